@@ -1,4 +1,4 @@
-"""What tests of all kinds share."""
+"""Fixtures and hooks for tests of all kinds."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from support.bench import Bench
 from support.images import ready_image
 from support.kernels import ready_kernel
 from support.left_processes import none_left
-from support.virtualbox.fixture import NOT_RUN
+from support.not_run import NOT_RUN
 
 # The tests' programs begin as from a terminal, though the tests may not: `nohup make test &`.
 reset_inherited_state()
@@ -35,11 +35,11 @@ WARMED = ((), ("--memory", "256M"), ("--balloon",))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have tests that compute run beside tests that wait, and those that take longest begin first.
+    """Run tests that compute beside tests that wait, and start those that take longest first.
 
-    Each worker of pytest-xdist begins with as many tests as the others, in the order in which they
-    stand here, and takes some of another's last ones when it has none left (`--dist worksteal`). So
-    the last worker gets none of the tests of machines, and the others get them at the beginning.
+    Each worker of pytest-xdist starts with as many tests as the others, in this order, and takes
+    some of another's last ones when it has none left (`--dist worksteal`). So the last worker
+    gets none of the tests of machines, and the others get them at the beginning.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long: dict[Path, list[pytest.Item]] = {}
@@ -65,18 +65,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that were not run for want of the real VirtualBox, and nothing else."""
+    """List the tests that were not run because a real part is not available, and nothing else."""
     skipped = terminalreporter.stats.get("skipped", [])
-    names = [report.nodeid for report in skipped if NOT_RUN in str(report.longrepr)]
-    if names:
-        terminalreporter.section(f"not run: {NOT_RUN}")
-        for name in names:
-            terminalreporter.line(name)
+    found = [report for report in skipped if NOT_RUN in str(report.longrepr)]
+    if found:
+        terminalreporter.section(f"not run: a real part {NOT_RUN}")
+        for report in found:
+            terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")
 
 
 @pytest.fixture(autouse=True)
 def leaves_no_process() -> Iterator[None]:
-    """End the processes that the test leaves running, which it may do only where it fails."""
+    """End the processes that the test leaves running, which it may do only if it fails."""
     with none_left() as left:
         yield
     assert left == []
@@ -84,44 +84,44 @@ def leaves_no_process() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the base image, which is built where it is missing or out of date, and so
-    are its golden snapshots."""
+    """Return the directory of the base image; it and its golden snapshots are built if they are
+    missing or out of date."""
     return ready_image(tmp_path_factory, "base", shapes=WARMED)
 
 
 @pytest.fixture(scope="session")
 def arm64_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of an image for arm64, which is built where it is missing or out of date."""
+    """Return the directory of an arm64 image, which is built if it is missing or out of date."""
     return ready_image(tmp_path_factory, "base-arm64", architecture="arm64")
 
 
 @pytest.fixture(scope="session")
 def small_kernel() -> Path:
-    """Our own kernel for virtual machines, which takes minutes to build where it is missing."""
+    """Return our own kernel for virtual machines, which takes minutes to build if it is missing."""
     return ready_kernel()
 
 
 @pytest.fixture(scope="session")
 def uml_kernel() -> Path:
-    """Our own User-mode Linux, which the driver uses from then on; `make test` has built it."""
+    """Return our own User-mode Linux, which the driver then uses; `make test` has built it."""
     return ready_kernel("--uml")
 
 
 @pytest.fixture
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines boot, though there are golden snapshots: the test is of the boot."""
+    """Make machines boot although there are golden snapshots: the test is about the boot."""
     monkeypatch.setenv(SWITCH, "no")
 
 
 @pytest.fixture
 def kernel(base_image: Path) -> Path:
-    """The base image's kernel."""
+    """Return the base image's kernel."""
     return base_image / "kernel"
 
 
 @pytest.fixture
 def bench(base_image: Path, tmp_path: Path) -> Iterator[Bench]:
-    """An empty place to run in; after the test nothing of any run may be left there."""
+    """Yield an empty place to run in; after the test nothing of any run may be left there."""
     bench = Bench(tmp_path / "bench")
     try:
         yield bench

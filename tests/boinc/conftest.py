@@ -1,18 +1,19 @@
-"""A rig a test: the real client, and nothing left of it afterwards."""
+"""Provide a rig for each test: the real client, of which nothing is left afterwards."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from support.boinc.layout import Preferences, Work
+from boincvm.boinc.client_directory import Preferences, Work
 from support.boinc.rig import MakeRig, Rig
 from support.images import ready_image
 
 
 @pytest.fixture
 def make_rig(tmp_path: Path) -> Iterator[MakeRig]:
-    """Makes rigs, each not yet started; takes what `Rig` takes after its directory."""
+    """Yield a function that makes rigs, not yet started, from the arguments of `Rig` after its
+    directory."""
     rigs: list[Rig] = []
 
     def make(
@@ -32,5 +33,5 @@ def make_rig(tmp_path: Path) -> Iterator[MakeRig]:
 
 @pytest.fixture(scope="session")
 def sci_image(base_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the image with GMP-ECM, which is built where it is missing."""
+    """Return the directory of the image with GMP-ECM, which is built if it is missing."""
     return ready_image(tmp_path_factory, "sci", packages=["gmp-ecm"], shapes=[("--balloon",)])

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.boinc.client_directory import Output, TaskFile, Work
 from boincvm.host.process_tree import descendants
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.virtualbox.driver import open_driver
 from support.boinc.installed import WRAPPER, images, path
-from support.boinc.layout import Output, TaskFile, Work
 from support.boinc.rig import SUSPENDED, MakeRig, Rig
 from support.boinc.watch import cpu_ticks, is_gone, until
 from support.virtualbox.fixture import use_virtualbox
@@ -73,7 +73,7 @@ def right_result(rounds: int) -> str:
 
 @pytest.fixture
 def cache() -> Iterator[Path]:
-    """A cache whose path is short enough for sockets."""
+    """Return a cache whose path is short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="vm") as directory:
         yield Path(directory)
 
@@ -85,7 +85,7 @@ def written(rig: Rig) -> int:
 
 
 def machine_ticks(rig: Rig) -> int:
-    """Return the processor time of all that the wrapper has started."""
+    """Return the processor time of everything that the wrapper has started."""
     return sum(map(cpu_ticks, descendants(rig.task().pid)))
 
 
@@ -109,7 +109,7 @@ def suspend_and_resume(rig: Rig) -> None:
 
 
 def check_end(rig: Rig, rounds: int) -> str:
-    """Check the result, and that nothing is left; return what the wrapper said."""
+    """Check the result and that nothing is left; return the wrapper's log."""
     ended = rig.ended(LIMIT)
     assert ended.is_success, ended.stderr
     assert (rig.project / "work_0_0").read_text() == right_result(rounds)
@@ -144,8 +144,8 @@ def test_user_mode_linux_because_the_job_asks_for_it(
     machine = descendants(rig.task().pid)
     assert machine != []
     suspend_and_resume(rig)
-    said = check_end(rig, rounds)
-    assert "the machine vm: the driver uml: the job asks for it" in said
+    text = check_end(rig, rounds)
+    assert "the machine vm: the driver uml: the job asks for it" in text
     assert [one for one in machine if not is_gone(one)] == []
 
 
@@ -156,7 +156,7 @@ async def make_virtualbox_rig(
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[int], Rig]:
-    """Makes a rig whose volunteer prefers VirtualBox, and has a golden snapshot for the task."""
+    """Make a rig whose volunteer prefers VirtualBox and has a golden snapshot for the task."""
     use_virtualbox(monkeypatch)
     files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
     spec = MachineSpec(cache, *files, memory=256 << 20, cpus=1)
@@ -182,24 +182,24 @@ async def make_virtualbox_rig(
 def test_virtualbox_because_the_volunteer_prefers_it(
     make_virtualbox_rig: Callable[[int], Rig], cache: Path
 ) -> None:
-    """With a saved state between two runs of the client."""
+    """Save the state between two runs of the client."""
     rounds = 20
     rig = make_virtualbox_rig(rounds)
     rig.start()
     until(lambda: written(rig) > 0, BOOT_LIMIT, story=rig.stderr())
     suspend_and_resume(rig)
     rig.quit()
-    kept = written(rig)
-    assert 0 < kept < LINES
+    stored = written(rig)
+    assert 0 < stored < LINES
     assert rig.processes() == []
     assert processes_of(cache) == []
     rig.start()
-    until(lambda: written(rig) > kept, LIMIT, story=rig.stderr())
-    said = check_end(rig, rounds)
-    assert said.count("the machine vm: the driver virtualbox: the preferences ask for it") == 1, (
-        said
+    until(lambda: written(rig) > stored, LIMIT, story=rig.stderr())
+    text = check_end(rig, rounds)
+    assert text.count("the machine vm: the driver virtualbox: the preferences ask for it") == 1, (
+        text
     )
-    assert "the machine vm sleeps on disk" in said, said
-    assert "booted cold" not in said
+    assert "the machine vm sleeps on disk" in text, text
+    assert "booted cold" not in text
     assert processes_of(cache) == []
-    assert list((cache / "boincvm/virtualbox").iterdir()) == []
+    assert [path.name for path in (cache / "boincvm/virtualbox").iterdir()] == ["lock"]

@@ -1,14 +1,16 @@
-"""The example that a project would ship, in a machine, through a task's whole life."""
+"""Run the example, as a project would release it, in a machine through a task's whole life."""
 
 import math
-import shutil
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from boincvm.machine.golden.switch import SWITCH
 from support.boinc import ecm
-from support.boinc.installed import WRAPPER, images, path
+from support.boinc.installed import images, path
 from support.boinc.rig import SUSPENDED, MakeRig, Rig
 from support.boinc.watch import cpu_ticks, until
 
@@ -22,14 +24,14 @@ SHORT = "300 400 1060"
 
 @pytest.fixture
 def rig(make_rig: MakeRig, sci_image: Path, request: pytest.FixtureRequest) -> Rig:
-    """A started one; the parameter is the example's command line."""
+    """Return a started rig; the parameter is the example's command line."""
     rig = make_rig(ecm.work(request.param), environment={**images(), "PATH": path()})
     rig.start()
     return rig
 
 
 def machine_of(rig: Rig) -> int:
-    """The process id of its hypervisor."""
+    """Return the process id of its hypervisor."""
     (pid,) = (
         pid
         for pid in rig.processes()
@@ -39,7 +41,7 @@ def machine_of(rig: Rig) -> int:
 
 
 def check_factors(rig: Rig) -> None:
-    """The client has taken a right result."""
+    """Check that the client has accepted a right result."""
     ended = rig.ended(300)
     assert ended.is_success, ended.stderr
     factors = [int(word) for word in (rig.project / "work_0_0").read_text().split()]
@@ -50,19 +52,38 @@ def check_factors(rig: Rig) -> None:
 
 
 def test_the_example_says_one_thing_in_both_ways() -> None:
-    assert ecm.version_files() == ecm.app_info_files()
+    for packed in (None, Path("packed")):
+        assert ecm.version_files(packed) == ecm.app_info_files(packed)
     assert ecm.declared_executables() == {f.name for f in ecm.version_files() if f.executable}
 
 
-@pytest.mark.timeout(200)
-def test_the_example_runs_without_a_client(tmp_path: Path, sci_image: Path) -> None:
-    for file in ecm.version_files()[1:]:
-        shutil.copy(ecm.EXAMPLE / "app" / file.name, tmp_path / file.open_name)
-    shutil.copy(ecm.NUMBER, tmp_path)
-    done = subprocess.run([WRAPPER, *SHORT.split()], cwd=tmp_path, timeout=150, check=False)
-    assert done.returncode == 0
-    factors = [int(word) for word in (tmp_path / "factors.txt").read_text().split()]
-    assert math.prod(factors) == int(ecm.NUMBER.read_text())
+@pytest.mark.timeout(300)
+def test_the_example_as_its_page_says(tmp_path: Path, sci_image: Path) -> None:
+    """In an empty directory: without BOINC, then what was packed there under the client."""
+    page = (ecm.EXAMPLE / "README.md").read_text()
+    tried = page.split("\n## Test it first")[1].split("\n## In a project")[0]
+    commands = "".join(re.findall(r"^```\n(.*?)^```\n", tried, re.MULTILINE | re.DOTALL))
+    assert "\nboincvm-wrapper " in commands
+    assert "\nboincvm boinc try " in commands
+    assert commands.startswith("example=examples/boinc-ecm\n")
+    commands = commands.replace("example=examples/boinc-ecm", f"example={ecm.EXAMPLE}")
+    commands = commands.replace("boincvm boinc try", "mv factors.txt first; boincvm boinc try")
+    environment = {**os.environ, SWITCH: "no", "PATH": path()}
+    subprocess.run(
+        ["bash", "-e", "-c", commands], cwd=tmp_path, env=environment, timeout=280, check=True
+    )
+    for name in ("first", "factors.txt"):
+        factors = [int(word) for word in (tmp_path / name).read_text().split()]
+        assert math.prod(factors) == int(ecm.NUMBER.read_text())
+
+
+@pytest.mark.timeout(100)
+def test_the_example_waits_where_boincvm_is_missing(make_rig: MakeRig, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    rig = make_rig(ecm.work(SHORT), environment={"PATH": str(tmp_path / "empty")})
+    rig.start()
+    assert "this task needs boincvm" in rig.wait_for_line("postponed")
+    until(lambda: any("boincvm-wrapper" in notice for notice in rig.notices()), story=rig.log)
 
 
 @pytest.mark.timeout(400)
@@ -92,7 +113,8 @@ def test_a_machine_through_suspend_quit_restart_and_completion(rig: Rig) -> None
 
 
 def leave_and_come_back(rig: Rig) -> None:
-    """The client quits, with nothing left of the machine but what is on disk; and goes on."""
+    """Let the client quit, check that only files are left of the machine, and start the client
+    again."""
     task = rig.task()
     before = task.fraction_done
     rig.quit()
@@ -105,9 +127,9 @@ def leave_and_come_back(rig: Rig) -> None:
         rig.resume()
     # The client may know it before it has written it to its log.
     rig.until(lambda task: task.fraction_done > before and any(rig.fractions(restart)), BOOT_LIMIT)
-    # A machine that had started anew would have told of less.
-    told = [fraction for fraction in rig.fractions(restart) if fraction > 0]
-    assert min(told) >= before, rig.story("it began anew")
+    # A machine that had started over would have reported less.
+    reported = [fraction for fraction in rig.fractions(restart) if fraction > 0]
+    assert min(reported) >= before, rig.story("it started over")
     # The save's figures, although the client had heard of no checkpoint before it was told to end.
     now = rig.task()
     assert now.checkpoint_cpu_time >= task.cpu_time > 0, rig.story(f"{task} {now}")
@@ -134,7 +156,7 @@ def test_a_machine_does_not_outlive_the_client(rig: Rig) -> None:
 
 
 def is_idle(pid: int) -> bool:
-    """Whether it uses no processor time for a while, as a paused machine does."""
+    """Tell whether it uses no processor time for a while, as a paused machine."""
     begin = cpu_ticks(pid)
     try:
         until(lambda: cpu_ticks(pid) > begin, 1.0)

@@ -1,28 +1,27 @@
-"""A program that keeps nothing of itself, killed fifty times, ends as if nothing had happened.
+"""A program that saves nothing itself, killed fifty times, ends as if nothing had happened.
 
-All processes are killed at once, the client's too, as when a computer loses its power but not
-what is on its disk.
+All processes are killed at once, including the client, as when a computer loses its power but
+not what is on its disk.
 """
 
 import hashlib
 import json
-import os
 import random
 import sys
 from pathlib import Path
 
 import pytest
 
+from boincvm.boinc.client_directory import Output, Preferences, TaskFile, Work
 from support.boinc.installed import images, path
-from support.boinc.layout import Output, Preferences, TaskFile, Work
 from support.boinc.rig import MakeRig, Rig
 from support.boinc.watch import kill_all, until
 
 KILLS = 50
-LINES = 3000
+LINES = 1500
 PAUSE = 0.02
 """Seconds that a line takes at least."""
-PERIOD = 2.0
+PERIOD = 1.0
 """Seconds between two checkpoints; the wrapper's own least period is longer than a test."""
 MOST_LOST = PERIOD * 1.1 + 3.0
 """Seconds of running: a period, its jitter, and what a busy machine needs to make a checkpoint."""
@@ -37,7 +36,7 @@ for number in range({LINES}):
     time.sleep({PAUSE})
 """
 WRAPPER = f"""#!{sys.executable} -P
-from boincvm.wrapper import checkpoint_schedule
+from boincvm.machine import checkpoint_schedule
 checkpoint_schedule.LEAST_PERIOD = {PERIOD}
 from boincvm.cli.boinc_wrapper import main
 main()
@@ -51,7 +50,7 @@ JOB = """<job_desc><task>
 
 
 def uninterrupted() -> str:
-    """What the program writes."""
+    """Return what the program writes if it is not interrupted."""
     digest, lines = b"", []
     for number in range(LINES):
         digest = hashlib.sha256(digest + b"%d" % number).digest()
@@ -78,13 +77,13 @@ def rig(make_rig: MakeRig, base_image: Path) -> Rig:
 
 
 def written(rig: Rig) -> int:
-    """Lines in the output now."""
+    """Return the lines in the output now."""
     output = rig.project / "work_0_0"
     return output.read_bytes().count(b"\n") if output.exists() else 0
 
 
-def kept(rig: Rig) -> int:
-    """Lines that the output had at the last checkpoint."""
+def stored(rig: Rig) -> int:
+    """Return the lines that the output had at the last checkpoint."""
     manifests = sorted((rig.slot() / "boincvm-machine-0").glob("checkpoint-*.json"))
     if not manifests:
         return 0
@@ -101,16 +100,20 @@ def cut_the_power(rig: Rig) -> None:
 @pytest.mark.first
 @pytest.mark.timeout(900)
 def test_a_program_that_is_killed_fifty_times(rig: Rig) -> None:
-    moments = random.Random(os.urandom(8))
+    # Between the moment that it goes on and some time after a checkpoint, evenly: were they left to
+    # chance, the program could come to its end before it was killed so often.
+    moments = [
+        1 + int(1.7 * PERIOD / PAUSE * (kill + random.random()) / KILLS) for kill in range(KILLS)
+    ]
+    random.shuffle(moments)
     lost: list[int] = []
     rig.start()
-    for kill in range(KILLS):
-        before = kept(rig)
-        # Somewhere between the moment that it goes on and some time after a checkpoint.
-        wanted = before + moments.randrange(1, int(1.7 * PERIOD / PAUSE))
+    for kill, moment in enumerate(moments):
+        before = stored(rig)
+        wanted = before + moment
         until(lambda: before < written(rig) >= wanted, START_LIMIT, story=rig.stderr())  # noqa: B023
         cut_the_power(rig)
-        lost.append(written(rig) - kept(rig))
+        lost.append(written(rig) - stored(rig))
         assert lost[-1] * PAUSE <= MOST_LOST, rig.story(f"kill {kill} cost {lost[-1]} lines")
         assert written(rig) < LINES, "it ended before it was killed so often"
         rig.start()

@@ -1,4 +1,4 @@
-"""`boincvm-wrapper` with tasks of the host, started by a real BOINC client."""
+"""`boincvm-wrapper` with tasks on the host, started by a real BOINC client."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.boinc.client_directory import Output, Preferences, TaskFile, Work
 from support.boinc.installed import WRAPPER, images
-from support.boinc.layout import Output, Preferences, TaskFile, Work
 from support.boinc.rig import COMPUTE_ERROR, SUSPENDED, MakeRig, Rig
 from support.boinc.watch import LIMIT, is_gone, state_of, until
 
@@ -24,7 +24,7 @@ SLEEP = 'echo "$0 $$" >"$RIG_WORDS"; exec sleep 1000\n'
 
 
 def script(name: str, text: str) -> TaskFile:
-    """An executable of the app version, in the slot by `name`."""
+    """Make an executable of the app version, with the name `name` in the slot."""
     content = f"#!/bin/sh\n{text}".encode()
     return TaskFile(f"{name}_1.00", content, open_name=name, executable=True)
 
@@ -36,7 +36,7 @@ def work(
     inputs: Sequence[TaskFile] = (),
     outputs: Sequence[Output] = (),
 ) -> Work:
-    """A job.xml that has `tasks`, for our wrapper."""
+    """Make a job.xml with `tasks`, for our wrapper."""
     job = TaskFile("job_1.00.xml", f"<job_desc>{tasks}</job_desc>".encode(), open_name="job.xml")
     main = TaskFile("boincvm-wrapper_1.00", WRAPPER, executable=True)
     return Work([main, job, *scripts], inputs, outputs)
@@ -54,7 +54,7 @@ def started(make_rig: MakeRig, work: Work, **options: object) -> Rig:
 
 @pytest.fixture
 def tree(make_rig: MakeRig) -> tuple[Rig, list[int]]:
-    """A task of three generations that stay, the youngest re-parented; and their ids."""
+    """Start a task of three generations that stay, the youngest re-parented; return their ids."""
     scripts = [
         script("child", './older & ( sh -c "exec ./orphan" & ) ; ' + SLEEP),
         script("older", SLEEP),
@@ -66,7 +66,7 @@ def tree(make_rig: MakeRig) -> tuple[Rig, list[int]]:
 
 
 def _findable(scripts: Sequence[TaskFile]) -> list[TaskFile]:
-    """What a script starts by its logical name is copied, for it resolves no soft links."""
+    """Copy what a script starts by its logical name, because it resolves no soft links."""
     first, *others = scripts
     return [first, *(TaskFile(f.name, f.content, f.open_name, True, True) for f in others)]
 
@@ -94,7 +94,7 @@ def test_a_job_of_two_tasks(make_rig: MakeRig, api_version: str) -> None:
 
 
 def test_an_app_version_that_is_copied(make_rig: MakeRig) -> None:
-    """<copy_file/> on every file: the slot has copies, and init_data.xml the physical names."""
+    """With <copy_file/> on every file the slot has copies, and init_data.xml the physical names."""
     upper = script("upper", "tr a-z A-Z\n")
     streams = "<stdin_filename>in</stdin_filename><stdout_filename>out</stdout_filename>"
     described = work(
@@ -111,7 +111,7 @@ def test_an_app_version_that_is_copied(make_rig: MakeRig) -> None:
 
 
 def test_a_job_of_the_workunit_starts_copies_of_signed_programs_only(make_rig: MakeRig) -> None:
-    """Also where a file of the workunit has a program's logical name."""
+    """This holds even if a file of the workunit has a program's logical name."""
     signed = script("signed", 'echo signed >"$RIG_WORDS"\n')
     job = f"<job_desc>{task('signed')}{task('mine')}</job_desc>".encode()
     mine = b"#!/bin/sh\necho mine >$RIG_WORDS\n"
@@ -200,7 +200,7 @@ SAVES_AT_ITS_END = script(
 
 @pytest.mark.parametrize("ending", ["client quits", "client is killed", "preempted"])
 def test_a_checkpoint_that_is_made_at_a_quit_counts(make_rig: MakeRig, ending: str) -> None:
-    """The client goes on counting where the program was when it saved."""
+    """The client continues from where the program was when it saved."""
     saves = task("saves", "<checkpoint_filename>saved</checkpoint_filename>")
     preferences = Preferences(leave_in_memory=False)
     rig = started(make_rig, work(saves, [SAVES_AT_ITS_END]), preferences=preferences)

@@ -1,4 +1,4 @@
-"""The rig itself, with an application that has nothing of boincvm in it."""
+"""The rig itself, with an application that contains nothing of boincvm."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.boinc.client_directory import Output, TaskFile, Work
 from support.boinc import stand_in
-from support.boinc.layout import Output, TaskFile, Work
 from support.boinc.rig import COMPUTE_ERROR, FILES_UPLOADING, SUSPENDED, MakeRig, Rig
 from support.boinc.watch import LIMIT, is_gone, until
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def rig(make_rig: MakeRig, request: pytest.FixtureRequest) -> Rig:
-    """A started one; the parameter is the stand-in's command line."""
+    """Return a started rig; the parameter is the stand-in's command line."""
     script = f"#!{sys.executable}\n".encode() + STAND_IN.read_bytes()
     work = Work(
         app_files=[TaskFile("stand_in", script, executable=True)],

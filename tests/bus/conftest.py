@@ -1,4 +1,4 @@
-"""What several tests of the bus start from."""
+"""Fixtures of several tests of the bus."""
 
 from collections.abc import Iterator
 

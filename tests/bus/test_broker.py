@@ -1,4 +1,4 @@
-"""The embedded broker over real sockets: what it does, and what it does not let happen."""
+"""The embedded broker over real sockets: what it does, and what it prevents."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -304,7 +304,7 @@ async def test_nothing_is_left_of_a_peer_that_went(running: Running) -> None:
 
 
 async def test_what_comes_before_a_fault_counts(running: Running) -> None:
-    """However the network cuts it: here all comes at once."""
+    """The network may divide it in any way; here everything arrives at once."""
     _, address = running
     first, second = await Peer.logged_in(address), await Peer.logged_in(address)
     second.send("SUBSCRIBE", destination="/topic/a", id="1", receipt="r")
@@ -319,7 +319,7 @@ async def test_what_comes_before_a_fault_counts(running: Running) -> None:
 
 @pytest.mark.parametrize("version", ["1.0", "1.2"])
 async def test_the_largest_head_reaches_our_own_client(running: Running, version: str) -> None:
-    """With what the broker adds, and the escapes that its sender need not write."""
+    """This includes the broker's additions, and escapes that its sender need not write."""
     _, address = running
     reader = await StompBus.open(address, "host", PASSCODE)
     messages: asyncio.Queue[Message] = asyncio.Queue()

@@ -33,8 +33,8 @@ async def two(broker: RunningBroker) -> AsyncIterator[tuple[StompBus, StompBus]]
             await one.close()
 
 
-async def heard(bus: StompBus, pattern: str) -> "asyncio.Queue[Message]":
-    """What comes on `pattern` from now on."""
+async def got(bus: StompBus, pattern: str) -> "asyncio.Queue[Message]":
+    """Return what arrives on `pattern` from now on."""
     messages: asyncio.Queue[Message] = asyncio.Queue()
     await bus.subscribe(pattern, messages.put_nowait)
     return messages
@@ -66,7 +66,7 @@ async def test_patterns(broker: RunningBroker) -> None:
 async def test_all_topics(broker: RunningBroker) -> None:
     """ActiveMQ's own notices are not among them."""
     async with two(broker) as (host, guest):
-        messages = await heard(guest, "/topic/**")
+        messages = await got(guest, "/topic/**")
         await (await broker.connect()).close()
         await host.send("/topic/all.of.it", {}, b"x")
         async with asyncio.timeout(LIMIT):
@@ -77,7 +77,7 @@ async def test_all_topics(broker: RunningBroker) -> None:
 async def test_every_character_of_a_word(broker: RunningBroker, word: str) -> None:
     async with two(broker) as (host, guest):
         for destination in (f"/topic/{word}.x", f"/queue/{word}"):
-            messages = await heard(guest, destination)
+            messages = await got(guest, destination)
             await host.send(destination, {}, b"x")
             async with asyncio.timeout(LIMIT):
                 assert (await messages.get()).destination == destination
@@ -85,10 +85,10 @@ async def test_every_character_of_a_word(broker: RunningBroker, word: str) -> No
 
 @pytest.mark.parametrize("body", [b"", b"a\0b\0", bytes(range(256)), b"\n\n", bytes(1 << 20)])
 async def test_a_message_comes_as_it_was_sent(broker: RunningBroker, body: bytes) -> None:
-    """Headers too: nothing is added, and what stands for the sender is the broker's word only."""
-    headers = {"word": "a:b\\c\nd\re", "a:b": "", "x": " ü "}
+    """Headers are unchanged, too: nothing is added, and only the broker sets the sender."""
+    headers = {"message": "a:b\\c\nd\re", "a:b": "", "x": " ü "}
     async with two(broker) as (host, guest):
-        messages = await heard(guest, "/topic/guest.1")
+        messages = await got(guest, "/topic/guest.1")
         await host.send("/topic/guest.1", {**headers, "sender": "somebody"}, body)
         async with asyncio.timeout(LIMIT):
             message = await messages.get()
@@ -98,7 +98,7 @@ async def test_a_message_comes_as_it_was_sent(broker: RunningBroker, body: bytes
 
 async def test_many_in_their_order(broker: RunningBroker) -> None:
     async with two(broker) as (host, guest):
-        messages = await heard(guest, "/topic/order")
+        messages = await got(guest, "/topic/order")
         for number in range(5000):
             host.post("/topic/order", {}, str(number).encode())
         async with asyncio.timeout(LIMIT):
@@ -111,7 +111,7 @@ async def test_a_subscription_ends(broker: RunningBroker) -> None:
         messages: list[bytes] = []
         end = await guest.subscribe("/topic/e", lambda message: messages.append(message.body))
         await end()
-        last = await heard(guest, "/topic/f")  # its receipt comes after the end
+        last = await got(guest, "/topic/f")  # its receipt comes after the end
         await host.send("/topic/e", {}, b"x")
         await host.send("/topic/f", {}, b"x")
         async with asyncio.timeout(LIMIT):
@@ -123,13 +123,13 @@ async def test_queues_keep_messages(broker: RunningBroker) -> None:
     async with two(broker) as (host, guest):
         await host.send("/queue/jobs", {}, b"first")
         await host.send("/queue/jobs", {}, b"second")
-        messages = await heard(guest, "/queue/jobs")
+        messages = await got(guest, "/queue/jobs")
         async with asyncio.timeout(LIMIT):
             assert [(await messages.get()).body for _ in range(2)] == [b"first", b"second"]
 
 
 async def test_a_queue_is_shared(broker: RunningBroker) -> None:
-    """Each gets some and none gets another's; how many each gets, no broker promises."""
+    """Each receiver gets some messages, none twice; no broker promises how many each gets."""
     taken: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
 
     async def takes(name: str, client: StompBus) -> None:
@@ -149,33 +149,33 @@ async def test_a_queue_is_shared(broker: RunningBroker) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["/topic/a,/topic/b", "/topic/a.*", "/topic/>", "/topic/#", "a", "/topic/a?x=y"]
+    "destination", ["/topic/a,/topic/b", "/topic/a.*", "/topic/>", "/topic/#", "a", "/topic/a?x=y"]
 )
-async def test_what_is_no_destination(broker: RunningBroker, place: str) -> None:
-    """Composite ones of ActiveMQ, and those to which one could send and nobody hears it."""
+async def test_what_is_no_destination(broker: RunningBroker, destination: str) -> None:
+    """These are ActiveMQ's composite ones, and those on which nobody could receive."""
     async with two(broker) as (host, guest):
-        messages = await heard(guest, "/topic/**")
+        messages = await got(guest, "/topic/**")
         with pytest.raises(BusError, match="not a destination"):
-            await host.send(place, {}, b"x")
-        host.post(place, {}, b"x")
+            await host.send(destination, {}, b"x")
+        host.post(destination, {}, b"x")
         assert host.dropped == 1
         await host.send("/topic/good", {}, b"x")
         async with asyncio.timeout(LIMIT):
             assert (await messages.get()).destination == "/topic/good"
 
 
-@pytest.mark.parametrize("place", ["/topic/a,b", "/topic/a.>", "/queue/*", "/topic/#", "a"])
-async def test_what_is_no_pattern(broker: RunningBroker, place: str) -> None:
+@pytest.mark.parametrize("pattern", ["/topic/a,b", "/topic/a.>", "/queue/*", "/topic/#", "a"])
+async def test_what_is_no_pattern(broker: RunningBroker, pattern: str) -> None:
     async with two(broker) as (host, _):
         with pytest.raises(BusError, match="nor a pattern"):
-            await heard(host, place)
+            await got(host, pattern)
 
 
 @stock
 async def test_a_foreign_destination_is_counted(broker: RunningBroker) -> None:
-    """Somebody else's client may send there, where the broker lets it."""
+    """Another client may send there if the broker permits it."""
     async with two(broker) as (host, guest):
-        messages = await heard(guest, "/topic/f.**")
+        messages = await got(guest, "/topic/f.**")
         assert host._connection is not None
         host._connection.send_frame("SEND", {"destination": "/topic/f.ü"}, b"x")
         await host.send("/topic/f.u", {}, b"x")
@@ -192,7 +192,7 @@ async def test_a_wrong_passcode(broker: RunningBroker) -> None:
 
 @stock
 async def test_what_the_broker_cannot_bear(broker: RunningBroker) -> None:
-    """It does not say which of the requests it means."""
+    """It does not report to which request its error belongs."""
     async with two(broker) as (host, _):
         with pytest.raises(BusError, match=r"connection to the broker was lost 5 times: .+"):
             await host.send("/topic/x", {"priority": "none"}, b"x")
@@ -211,11 +211,11 @@ async def test_what_the_broker_cannot_bear(broker: RunningBroker) -> None:
     ids=["no length", "too long", "too short", "not a destination", "no command"],
 )
 async def test_a_frame_that_is_wrong(broker: RunningBroker, bad: bytes) -> None:
-    """Every broker refuses it. What our client says next is taken, or refused with a reason: to
-    ActiveMQ its beginning may be the end of the wrong frame. Nobody waits, and all goes on. (What
-    they do with each fault: test_same_bytes.py.)"""
+    """Every broker refuses it. What our client sends next is accepted, or refused with a reason: to
+    ActiveMQ its beginning may be the end of the wrong frame. Nothing waits, and the client keeps
+    working. (test_same_bytes.py has what they do with each fault.)"""
     async with two(broker) as (host, guest):
-        messages = await heard(guest, "/topic/x")
+        messages = await got(guest, "/topic/x")
         assert host._connection is not None
         assert host._connection._transport is not None
         host._connection._transport.write(bad)
@@ -261,12 +261,12 @@ async def test_an_answer_for_each_word_even_when_the_connection_goes(
     broker: RunningBroker,
 ) -> None:
     async with two(broker) as (host, guest):
-        messages = await heard(guest, "/topic/x")
+        messages = await got(guest, "/topic/x")
         for one in (host, guest):
             assert one._connection is not None
             one._connection.abort()
         # Both are there again, with their subscriptions.
-        back = await heard(guest, "/topic/back")
+        back = await got(guest, "/topic/back")
         await host.send("/topic/back", {}, b"x")
         await host.send("/topic/x", {}, b"after it")
         async with asyncio.timeout(LIMIT):
@@ -276,21 +276,21 @@ async def test_an_answer_for_each_word_even_when_the_connection_goes(
 
 
 async def test_a_broker_that_is_killed_and_started_again(tmp_path: Path) -> None:
-    """What was not acknowledged is sent again, and the subscriptions are there again."""
+    """Unacknowledged messages are sent again, and the subscriptions are restored."""
     with ExitStack() as first, ExitStack() as second:
         port, _ = first.enter_context(activemq(tmp_path))
         running = RunningBroker("activemq", Address(port=port), ACTIVEMQ)
         async with two(running) as (host, guest):
-            messages = await heard(guest, "/topic/x")
+            messages = await got(guest, "/topic/x")
             await host.send("/topic/x", {}, b"before")
             async with asyncio.timeout(LIMIT):
                 assert (await messages.get()).body == b"before"
             await asyncio.to_thread(first.close)
             pending = asyncio.create_task(host.send("/queue/kept", {}, b"between"))
             await asyncio.to_thread(second.enter_context, activemq(tmp_path, port))
-            kept = await heard(guest, "/queue/kept")
+            stored = await got(guest, "/queue/kept")
             async with asyncio.timeout(LIMIT):
                 await pending
-                assert (await kept.get()).body == b"between"
+                assert (await stored.get()).body == b"between"
                 await host.send("/topic/x", {}, b"after")
                 assert (await messages.get()).body == b"after"

@@ -1,4 +1,4 @@
-"""The client as a controller opens it, on a real RabbitMQ and a real ActiveMQ that speak TLS."""
+"""The client as a controller opens it, on a real RabbitMQ and a real ActiveMQ with TLS."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(150)
 
 @contextmanager
 def running(kind: str, directory: Path, known: Certificate) -> Iterator[int]:
-    """Its port."""
+    """Run the broker within the block; yield its port."""
     if kind == "rabbitmq":
         with rabbitmq(directory, (known.certificate, known.key)) as (port, _):
             yield port
@@ -37,12 +37,12 @@ async def test_a_stock_broker_over_tls(kind: str, tmp_path: Path) -> None:
     known, strange = self_signed(ours, PASSCODE), self_signed(other, PASSCODE)
     with running(kind, ours, known) as port:
 
-        def place(authority: Path) -> BrokerAddress:
+        def location(authority: Path) -> BrokerAddress:
             return BrokerAddress(
                 LOGIN, PASSCODE, host="127.0.0.1", port=port, authority=str(authority), dialect=kind
             )
 
-        bus = await open_bus(place(known.certificate))
+        bus = await open_bus(location(known.certificate))
         messages: asyncio.Queue[Message] = asyncio.Queue()
         await bus.subscribe("/topic/x", messages.put_nowait)
         await bus.send("/topic/x", {}, bytes(300_000))
@@ -50,4 +50,4 @@ async def test_a_stock_broker_over_tls(kind: str, tmp_path: Path) -> None:
             assert (await messages.get()).body == bytes(300_000)
         await bus.close()
         with pytest.raises(BusError, match="cannot be reached"):
-            await open_bus(place(strange.certificate))
+            await open_bus(location(strange.certificate))

@@ -1,4 +1,4 @@
-"""Our client against the embedded broker: it comes back, and nothing acknowledged is lost."""
+"""Our client against the embedded broker: it reconnects, and nothing acknowledged is lost."""
 
 import asyncio
 import socket
@@ -44,9 +44,11 @@ async def test_to_and_fro() -> None:
     async with broker() as (_, address), bus(address) as host, bus(address, "g1") as guest:
         await guest.subscribe("/topic/guest.g1", inbox.take)
         end = await host.subscribe("/topic/host.*", answers.take)
-        await host.send("/topic/guest.g1", {"word": "a:b\n"}, b"hello")
+        await host.send("/topic/guest.g1", {"message": "a:b\n"}, b"hello")
         await inbox.until(lambda: inbox.messages)
-        assert inbox.messages == [Message("/topic/guest.g1", {"word": "a:b\n"}, b"hello", "host")]
+        assert inbox.messages == [
+            Message("/topic/guest.g1", {"message": "a:b\n"}, b"hello", "host")
+        ]
         guest.post("/topic/host.g1", {"sender": "host"}, b"yes")
         await answers.until(lambda: answers.messages)
         assert answers.messages[0].sender == "g1"
@@ -87,7 +89,7 @@ async def test_a_port_that_is_taken() -> None:
 
 
 async def test_the_broker_goes_and_comes_back() -> None:
-    """What was acknowledged was delivered; what was sent meanwhile comes afterwards."""
+    """What was acknowledged was delivered; what was sent meanwhile is delivered afterwards."""
     inbox = Inbox()
     async with broker() as (first, address):
         host, guest = [await StompBus.open(address, name, PASSCODE) for name in ("host", "g1")]
@@ -104,10 +106,10 @@ async def test_the_broker_goes_and_comes_back() -> None:
         await host.send("/topic/guest.g1", {}, b"after")
         await inbox.until(lambda: b"after" in inbox.bodies)
         assert inbox.bodies == [b"before", b"after"]
-        kept = Inbox()
-        await host.subscribe("/queue/kept", kept.take)
-        await kept.until(lambda: kept.messages)
-        assert kept.bodies == [b"meanwhile"]
+        stored = Inbox()
+        await host.subscribe("/queue/kept", stored.take)
+        await stored.until(lambda: stored.messages)
+        assert stored.bodies == [b"meanwhile"]
         assert (host.connections, guest.connections) == (2, 2)
         for one in (host, guest):
             await one.close()
@@ -128,7 +130,7 @@ async def test_a_post_without_a_connection_is_counted() -> None:
 
 
 async def test_a_broker_that_falls_silent_counts_as_gone() -> None:
-    """A half-open connection: a peer that takes everything and says nothing."""
+    """Simulate a half-open connection: a peer that reads everything and sends nothing."""
     connections = 0
     third = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""coilmq, an independent broker, which has no client: ours at its broker, its frames at ours."""
+"""coilmq, an independent broker without a client: our client at its broker, its frames at ours."""
 
 import asyncio
 import socket
@@ -25,7 +25,7 @@ ANYTHING = b"a\0b\nc\xff"
 
 
 class CoilPeer:
-    """Speaks by coilmq's frames."""
+    """A client that uses coilmq's frames."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -45,8 +45,8 @@ class CoilPeer:
     def say_and_wait(self, command: str, body: bytes = b"", **headers: str) -> None:
         receipt = str(next(self._receipts))
         self.send(command, body, receipt=receipt, **headers)
-        heard = self.receive()
-        assert (heard.cmd, heard.headers["receipt-id"]) == ("RECEIPT", receipt)
+        received = self.receive()
+        assert (received.cmd, received.headers["receipt-id"]) == ("RECEIPT", receipt)
 
     def receive(self) -> Any:
         while (frame := self._buffer.extract_frame()) is None:
@@ -67,9 +67,9 @@ async def test_its_frames_at_the_embedded_broker(versions: str | None, agreed: s
         peer, connected = CoilPeer.logged_in(address, versions)
         assert (connected.cmd, connected.headers["version"]) == ("CONNECTED", agreed)
         peer.say_and_wait("SUBSCRIBE", id="1", destination="/topic/a.*")
-        peer.send("SEND", ANYTHING, destination="/topic/a.b", word="x")
+        peer.send("SEND", ANYTHING, destination="/topic/a.b", message="x")
         topic = peer.receive()
-        assert (topic.cmd, topic.body, topic.headers["word"]) == ("MESSAGE", ANYTHING, "x")
+        assert (topic.cmd, topic.body, topic.headers["message"]) == ("MESSAGE", ANYTHING, "x")
         assert topic.headers["destination"] == "/topic/a.b"
         peer.say_and_wait("UNSUBSCRIBE", id="1")
         peer.send("BEGIN", transaction="t")
@@ -92,7 +92,7 @@ async def test_its_frames_at_the_embedded_broker(versions: str | None, agreed: s
 
 @contextmanager
 def coilmq() -> Iterator[Address]:
-    """Its broker, in a thread."""
+    """Run its broker in a thread."""
     queues = QueueManager(store=MemoryQueue())
     server = ThreadedStompServer(
         ("127.0.0.1", 0), queue_manager=queues, topic_manager=TopicManager()
@@ -108,18 +108,18 @@ def coilmq() -> Iterator[Address]:
 
 
 async def test_our_client_at_its_broker() -> None:
-    """It knows no patterns, and its host must have the name that it knows itself by."""
+    """It has no patterns, and its host must have the name by which it knows itself."""
     dialect = Dialect("**", socket.getfqdn())
     with coilmq() as address:
         ours = [await StompBus.open(address, "a", "b", dialect=dialect) for _ in range(2)]
         try:
-            heard: asyncio.Queue[Message] = asyncio.Queue()
-            end = await ours[1].subscribe("/topic/guest.g1", heard.put_nowait)
-            await ours[0].send("/topic/guest.g1", {"word": "HELLO"}, ANYTHING)
+            received: asyncio.Queue[Message] = asyncio.Queue()
+            end = await ours[1].subscribe("/topic/guest.g1", received.put_nowait)
+            await ours[0].send("/topic/guest.g1", {"message": "HELLO"}, ANYTHING)
             ours[0].post("/topic/guest.g1", {}, b"posted")
             async with asyncio.timeout(LIMIT):
-                first, second = await heard.get(), await heard.get()
-            assert (first.headers, first.body) == ({"word": "HELLO"}, ANYTHING)
+                first, second = await received.get(), await received.get()
+            assert (first.headers, first.body) == ({"message": "HELLO"}, ANYTHING)
             assert (second.destination, second.body) == ("/topic/guest.g1", b"posted")
             await end()
             assert [bus.connections for bus in ours] == [1, 1]

@@ -1,4 +1,4 @@
-"""Commands to guests over a real broker, by pattern, while the broker goes and comes back."""
+"""Commands to guests over a real broker, by pattern, while the broker is interrupted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +25,7 @@ BEAT = 0.2
 
 
 class Watched(Hub):
-    """Tells when it has seen so many changes."""
+    """A set of guests that can be awaited until it has seen a number of changes."""
 
     seen: list[tuple[str, Change]]
     news: asyncio.Event
@@ -42,12 +42,12 @@ async def hub(address: Address) -> AsyncIterator[Watched]:
     seen: list[tuple[str, Change]] = []
     news = asyncio.Event()
 
-    def tell(guest: Guest, change: Change) -> None:
+    def report(guest: Guest, change: Change) -> None:
         seen.append((guest.id, change))
         news.set()
 
     async with bus(address) as opened:
-        made = Watched(opened, tell)
+        made = Watched(opened, report)
         made.seen, made.news = seen, news
         await made.open()
         try:
@@ -112,7 +112,7 @@ async def test_two_of_three_by_their_labels() -> None:
 
 
 async def test_the_broker_goes_and_comes_back() -> None:
-    """What ran goes on, what was said meanwhile is said again, and nothing runs twice."""
+    """Running programs continue, messages sent meanwhile are repeated, and nothing runs twice."""
     programs: list[FakeProgram] = []
     async with (
         broker() as (first, address),
@@ -136,7 +136,7 @@ async def test_the_broker_goes_and_comes_back() -> None:
 
 
 async def test_another_controller_finds_the_guests_again() -> None:
-    """They are asked who they are at their next beat; what was run is not run again."""
+    """They are asked to identify themselves at their next heartbeat; nothing is run again."""
     programs: list[FakeProgram] = []
     async with broker() as (_, address), guest(address, "g1", programs):
         async with hub(address) as former:
@@ -170,16 +170,16 @@ async def test_a_guest_that_leaves_has_lost_its_commands() -> None:
 async def test_words_that_a_guest_does_not_know() -> None:
     programs: list[FakeProgram] = []
     async with broker() as (_, address), bus(address) as host, guest(address, "g1", programs) as me:
-        heard: asyncio.Queue[bytes] = asyncio.Queue()
-        await host.subscribe("/topic/host.g1", lambda message: heard.put_nowait(message.body))
+        received: asyncio.Queue[bytes] = asyncio.Queue()
+        await host.subscribe("/topic/host.g1", lambda message: received.put_nowait(message.body))
         for body in (b"eval 1", b"DANCE", b'PING {"timestamp": 7}'):
             await host.send("/topic/guest.g1", {}, body)
-        said: list[bytes] = []
+        sent: list[bytes] = []
         async with asyncio.timeout(LIMIT):
-            while not said or not said[-1].startswith(b"PONG"):
-                said.append(await heard.get())
-        assert b'AINT {"word":"DANCE"}\n' in said
-        assert said[-1] == b'PONG {"timestamp":7}\n'
+            while not sent or not sent[-1].startswith(b"PONG"):
+                sent.append(await received.get())
+        assert b'AINT {"message":"DANCE"}\n' in sent
+        assert sent[-1] == b'PONG {"timestamp":7}\n'
         assert me.counts["invalid"] == 1
         assert programs == []
 

@@ -1,4 +1,4 @@
-"""Guests on a real bus announce themselves, fall silent, lie, and come back."""
+"""Guests on a real bus announce themselves, become silent, send false messages, and return."""
 
 import json
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class Controller(Observed):
-    """A registry on a bus, and what it has told."""
+    """A registry on a bus, and the changes that it has reported."""
 
     def __init__(self, of: StompBus) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ async def controller(address: Address) -> AsyncIterator[Controller]:
 
 @asynccontextmanager
 async def three(first: str, second: str) -> AsyncIterator[tuple[Controller, StompBus, StompBus]]:
-    """A controller, and two that have logged in with these names."""
+    """Return a controller, and two peers that have logged in with these names."""
     async with (
         broker() as (_, address),
         controller(address) as made,
@@ -58,27 +58,27 @@ async def three(first: str, second: str) -> AsyncIterator[tuple[Controller, Stom
         yield made, one, other
 
 
-async def say(guest: StompBus, name: str, word: str, table: object = None) -> None:
-    """Until the broker has passed it on."""
+async def emit(guest: StompBus, name: str, word: str, table: object = None) -> None:
+    """Send a message and wait until the broker has passed it on."""
     text = word if table is None else f"{word} {json.dumps(table)}"
     await guest.send(f"/topic/host.{name}", {}, text.encode())
 
 
 async def test_they_come_and_go() -> None:
     async with three("g1", "g2") as (made, first, second):
-        await say(first, "g1", "HELLO", {"name": "one", "labels": {"site": "cern"}})
-        await say(second, "g2", "HELLO", {"labels": {"site": "desy"}, "capabilities": ["run"]})
+        await emit(first, "g1", "HELLO", {"name": "one", "labels": {"site": "cern"}})
+        await emit(second, "g2", "HELLO", {"labels": {"site": "desy"}, "capabilities": ["run"]})
         await made.until(lambda: len(made.registry) == 2)
         assert (made.ids("site=cern"), made.ids("all")) == (["g1"], ["g1", "g2"])
         (found,) = made.registry.find(parse_selector("g2"))
         assert found == Guest("g2", "g2", "", {"site": "desy"}, frozenset(["run"]))
-        await say(first, "g1", "BYE")
+        await emit(first, "g1", "BYE")
         await made.until(lambda: ("g1", Change.LEFT) in made.changes)
         assert made.ids("all") == ["g2"]
 
 
 async def test_a_guest_that_is_not_known_is_asked() -> None:
-    """The controller was started anew, say: it finds all guests by their next beats."""
+    """A restarted controller, for example, finds all guests by their next heartbeats."""
     async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
 
         def answer(message: Message) -> None:
@@ -86,19 +86,19 @@ async def test_a_guest_that_is_not_known_is_asked() -> None:
                 guest.post("/topic/host.g1", {}, b'HELLO {"name": "one"}')
 
         await guest.subscribe("/topic/guest.g1", answer)
-        await say(guest, "g1", "STILL_ALIVE")
+        await emit(guest, "g1", "STILL_ALIVE")
         await made.until(lambda: len(made.registry) == 1)
         assert made.ids("g1") == ["g1"]
 
 
 async def test_nobody_speaks_for_another() -> None:
-    """Even if the broker lets it: the controller believes the sender's name alone."""
+    """Even if the broker permits it: the controller trusts only the sender's name."""
     async with three("host", "g2") as (made, liar, good):
-        await say(liar, "g1", "HELLO", {"name": "one"})
-        await say(good, "g2", "HELLO")
+        await emit(liar, "g1", "HELLO", {"name": "one"})
+        await emit(good, "g2", "HELLO")
         await made.until(lambda: len(made.registry) == 1)
-        await say(liar, "g2", "BYE")
-        await say(good, "g2", "HELLO", {"name": "changed"})
+        await emit(liar, "g2", "BYE")
+        await emit(good, "g2", "HELLO", {"name": "changed"})
         await made.until(lambda: ("g2", Change.CHANGED) in made.changes)
         assert made.ids("all") == ["g2"]
         assert made.hub.counts["gave a false id"] == 2
@@ -123,7 +123,7 @@ async def test_nobody_speaks_for_another() -> None:
 async def test_what_makes_no_sense_is_counted(body: bytes) -> None:
     async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
         await guest.send("/topic/host.g1", {}, body)
-        await say(guest, "g1", "HELLO", {"name": "good"})
+        await emit(guest, "g1", "HELLO", {"name": "good"})
         await made.until(lambda: len(made.registry) == 1)
         assert made.hub.counts["invalid"] == 1
 
@@ -140,6 +140,6 @@ async def test_what_makes_no_sense_is_counted(body: bytes) -> None:
 async def test_other_words_are_not_ours(body: bytes, count: str) -> None:
     async with broker() as (_, address), controller(address) as made, bus(address, "g1") as guest:
         await guest.send("/topic/host.g1", {}, body)
-        await say(guest, "g1", "HELLO", {"name": "good"})
+        await emit(guest, "g1", "HELLO", {"name": "good"})
         await made.until(lambda: len(made.registry) == 1)
         assert dict(made.hub.counts) == {count: 1, "HELLO": 1}

@@ -1,4 +1,4 @@
-"""Two controllers on one bus, each with guests of its own: neither disturbs the other."""
+"""Two controllers on one bus, each with its own guests: neither disturbs the other."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -32,7 +32,7 @@ Connect = Callable[[str], AbstractAsyncContextManager[StompBus]]
 def elsewhere(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningBroker | None]:
-    """None for an embedded broker in our own process."""
+    """Return None for an embedded broker in our own process."""
     if request.param == "embedded":
         yield None
         return
@@ -67,17 +67,17 @@ async def broker(elsewhere: RunningBroker | None) -> AsyncIterator[Connect]:
 async def controller(
     connect: Connect, owner: str, *wanted: str, former: Iterable[Command] = ()
 ) -> AsyncIterator[Hub]:
-    """Once it knows the guests that are `wanted`. `former`: commands of a former life of it."""
+    """Return a controller that knows the guests `wanted`; `former`: commands of its former life."""
     found: set[str] = set()
     news = asyncio.Event()
 
-    def tell(guest: Guest, change: Change) -> None:
+    def report(guest: Guest, change: Change) -> None:
         if change is Change.FOUND:
             found.add(guest.id)
             news.set()
 
     async with connect("host") as bus:
-        hub = Hub(bus, tell, owner=owner)
+        hub = Hub(bus, report, owner=owner)
         hub.commands.load(former)
         await hub.open()
         try:
@@ -92,7 +92,7 @@ async def controller(
 
 @asynccontextmanager
 async def guest(connect: Connect, name: str) -> AsyncIterator[list[FakeProgram]]:
-    """What it was told to run."""
+    """Make a guest; return what it was asked to run."""
     programs: list[FakeProgram] = []
 
     def start(request: Request, listener: Listener) -> FakeProgram:
@@ -122,7 +122,7 @@ async def outcome(command: Command) -> dict[str, tuple[State, bytes]]:
 async def test_both_address_all_and_each_hears_its_own_answers(
     elsewhere: RunningBroker | None,
 ) -> None:
-    """Under the same id, too: that of a client of one is none of the other's."""
+    """Even under the same id: a client's id at one controller does not concern the other."""
     async with (
         broker(elsewhere) as connect,
         guest(connect, "a.1") as of_a,
@@ -148,7 +148,7 @@ async def test_both_address_all_and_each_hears_its_own_answers(
 async def test_what_ends_while_its_controller_is_away_is_kept_for_it(
     elsewhere: RunningBroker | None,
 ) -> None:
-    """The other one, which knows nothing of it, tells nobody to forget it."""
+    """The other controller, which does not know the command, makes no guest forget it."""
     async with broker(elsewhere) as connect, guest(connect, "d.1") as programs:
         async with controller(connect, "b/", "d.1") as other:
             async with controller(connect, "a/", "d.1") as former:
@@ -156,10 +156,10 @@ async def test_what_ends_while_its_controller_is_away_is_kept_for_it(
                 async with asyncio.timeout(LIMIT):
                     while command.answers["d.1"].state is not State.RUNNING:
                         await command.changed()
-            heard = other.commands.counts["requested by another"]
+            received = other.commands.counts["requested by another"]
             programs[0].signal(15)
             async with asyncio.timeout(LIMIT):
-                while other.commands.counts["requested by another"] == heard:
+                while other.commands.counts["requested by another"] == received:
                     await other.pings.ping(["d.1"], LIMIT)
             async with controller(connect, "a/", "d.1", former=[command]):
                 assert await outcome(command) == {"d.1": (State.ENDED, b"begin")}

@@ -1,4 +1,4 @@
-"""Files to and from a real chirp_server."""
+"""Copy files to and from a real chirp_server."""
 
 import asyncio
 import hashlib
@@ -133,7 +133,7 @@ def files_of(tree: Path) -> dict[str, bytes | None]:
 
 
 class Slow:
-    """Stops a copy after so many bytes, until it is let go on."""
+    """A transfer that stops after a number of bytes, until it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
         self.is_there, self.goes_on = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""`boincvm cp` to and from a real chirp_server."""
+"""Run `boincvm cp` to and from a real chirp_server."""
 
 import asyncio
 import json
@@ -30,8 +30,8 @@ async def test_files_and_trees_both_ways(
         assert await cp(server.url("there"), tmp_path / "back") == 0
         (tmp_path / "into").mkdir()
         assert await cp(server.url("there/deep/file"), tmp_path / "into", "--json") == 0
-        told = json.loads(capsys.readouterr().out)
-    assert told == {"files": 1, "bytes": 7, "left_out": []}
+        reported = json.loads(capsys.readouterr().out)
+    assert reported == {"files": 1, "bytes": 7, "left_out": []}
     assert (tmp_path / "back" / "deep" / "file").read_bytes() == b"content"
     assert (tmp_path / "into" / "file").read_bytes() == b"content"
 

@@ -1,4 +1,4 @@
-"""Whatever a Chirp server says: an error, in time, and nothing is written elsewhere."""
+"""Whatever a Chirp server sends, an error follows in time, and nothing is written elsewhere."""
 
 import asyncio
 import os
@@ -32,8 +32,8 @@ FILE, DIRECTORY = b"0\n" + described(0o100644, 5), b"0\n" + described(0o40755, 0
 
 
 @asynccontextmanager
-async def client_of(*told: bytes) -> AsyncIterator[ChirpClient]:
-    async with asyncio.timeout(LIMIT), stand_in(answers(*told)) as port:
+async def client_of(*replies: bytes) -> AsyncIterator[ChirpClient]:
+    async with asyncio.timeout(LIMIT), stand_in(answers(*replies)) as port:
         client = await ChirpClient.open("127.0.0.1", port, ("hostname",), 0.5)
         try:
             yield client
@@ -42,7 +42,7 @@ async def client_of(*told: bytes) -> AsyncIterator[ChirpClient]:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reply",
     [
         b"x" * 5000 + b"\n",
         b"x" * 2_000_000,
@@ -60,15 +60,15 @@ async def client_of(*told: bytes) -> AsyncIterator[ChirpClient]:
         b"0\n" + b"9" * 19 + b" " + described(0o100644, 5)[2:].replace(b" 4096", b" x"),
     ],
 )
-async def test_descriptions_that_are_none(told: bytes) -> None:
-    async with client_of(told) as client:
+async def test_descriptions_that_are_none(reply: bytes) -> None:
+    async with client_of(reply) as client:
         with pytest.raises(ChirpNonsenseError):
             await client.lstat("/a")
 
 
-@pytest.mark.parametrize("told", [b"", b"0\n", b"0\n1 2 3"])
-async def test_answers_that_do_not_come(told: bytes) -> None:
-    async with client_of(told) as client:
+@pytest.mark.parametrize("reply", [b"", b"0\n", b"0\n1 2 3"])
+async def test_answers_that_do_not_come(reply: bytes) -> None:
+    async with client_of(reply) as client:
         with pytest.raises(ChirpLostError):
             await client.lstat("/a")
 
@@ -81,7 +81,7 @@ async def test_refusals(number: int) -> None:
         assert raised.value.number == number
 
 
-@pytest.mark.parametrize("name", [b"a/b", b"/etc/passwd", b"a\0b", b"x" * 256, b"../up"])
+@pytest.mark.parametrize("name", [b"a/b", b"/nowhere/passwd", b"a\0b", b"x" * 256, b"../up"])
 async def test_names_that_lead_elsewhere(tmp_path: Path, name: bytes) -> None:
     listing = b"0\n" + name + b"\n" + described(0o100644, 5) + b"\n"
     async with client_of(listing) as client:
@@ -165,7 +165,7 @@ async def test_a_server_that_sends_something_else_than_it_digests(tmp_path: Path
 
 
 async def test_a_server_that_breaks_off_for_ever(tmp_path: Path) -> None:
-    """What comes again and again is no progress."""
+    """Receiving the same data again is not progress."""
     opened = b"3\n" + described(0o100644, 5)
     async with asyncio.timeout(LIMIT), stand_in(answers(FILE, FILE, opened, b"5\nhe")) as port:
         with pytest.raises(ChirpLostError):
@@ -187,7 +187,7 @@ async def test_a_tree_without_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "location",
     [
         "/etc/cron.d/challenge.1.1",
         "/tmp/../etc/challenge.1.1",
@@ -196,13 +196,13 @@ async def test_a_tree_without_end(tmp_path: Path) -> None:
         "",
     ],
 )
-async def test_a_challenge_at_another_place_is_refused(place: str) -> None:
-    said: list[bytes] = []
+async def test_a_challenge_at_another_place_is_refused(location: str) -> None:
+    output: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readuntil() == b"unix\n"
-        writer.write(b"yes\n" + place.encode() + b"\n")
-        said.append(await reader.readuntil())
+        writer.write(b"yes\n" + location.encode() + b"\n")
+        output.append(await reader.readuntil())
         await let_in(reader, writer)
         await reader.read()
         writer.close()
@@ -211,15 +211,15 @@ async def test_a_challenge_at_another_place_is_refused(place: str) -> None:
     async with asyncio.timeout(LIMIT), server:
         port = server.sockets[0].getsockname()[1]
         client = await ChirpClient.open("127.0.0.1", port)
-        assert (client.identity, said) == ("hostname:localhost", [b"no\n"])
+        assert (client.identity, output) == ("hostname:localhost", [b"no\n"])
         await client.close()
-    assert not os.path.lexists(place or "/nowhere")
+    assert not os.path.lexists(location or "/nowhere")
 
 
-@pytest.mark.parametrize("told", [b"maybe\n", b"x" * 500_000])
-async def test_nonsense_before_we_are_in(told: bytes) -> None:
+@pytest.mark.parametrize("reply", [b"maybe\n", b"x" * 500_000])
+async def test_nonsense_before_we_are_in(reply: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(told)
+        writer.write(reply)
         await reader.read()
         writer.close()
 

@@ -1,4 +1,4 @@
-"""Who may come in, and who may not."""
+"""Who is let in, and who is not."""
 
 import asyncio
 import base64
@@ -22,13 +22,6 @@ from support.controller.faces import BEARER, LIMIT, TOKEN, Faces, Talk, bounded
 
 pytestmark = pytest.mark.timeout(60)
 NOBODY = 65534
-
-
-@pytest.fixture
-async def faces(tmp_path):
-    async with Faces.open(tmp_path) as made:
-        await made.serve_tcp()
-        yield made
 
 
 def basic(user, password):
@@ -70,6 +63,7 @@ async def test_the_token_opens(faces, headers):
         ("GET", "/api/events?follow=yes"),
         ("PUT", "/api/files?vms=all&path=x"),
         ("GET", "/api/none"),
+        ("GET", "/metrics"),
         ("POST", "/RPC2"),
         ("POST", "/"),
     ],
@@ -159,13 +153,14 @@ async def test_a_request_to_this_host(faces, host):
 )
 @pytest.mark.parametrize("path", ["/api/version", "/RPC2"])
 async def test_a_request_to_another_name_is_refused(faces, host, path):
-    """A name that its owner lets mean this host: the browser takes its pages for ours."""
+    """The owner of a name can make it resolve to this host, so that the browser takes its pages for
+    ours."""
     answer = await faces.ask("POST", path, {**BEARER, "Host": host})
     assert answer.status == 421
 
 
 async def test_a_strange_host_opens_nothing(tmp_path):
-    """Who takes the path from an address that the host is part of finds another one."""
+    """A path taken from an address that includes the host would be a different one."""
     async with Faces.open(tmp_path) as faces:
         await faces.serve(ListenAddress(), Policy(token=TOKEN, hosts=()))
         for host in ("localhost:1/x?y", "localhost/?", "a#b", "localhost:1/\\"):

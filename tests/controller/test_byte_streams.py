@@ -1,4 +1,4 @@
-"""What comes bit by bit: events, commands, files, screens; and clients that take it badly."""
+"""Streams: events, commands, files, screens; and clients that do not read them well."""
 
 import asyncio
 import base64
@@ -16,13 +16,6 @@ from support.controller.faces import BEARER, JSON, LIMIT, TOKEN, Faces, bounded
 
 pytestmark = pytest.mark.timeout(90)
 PROTOCOLS = [f"boincvm.token.{TOKEN}"]
-
-
-@pytest.fixture
-async def faces(tmp_path):
-    async with Faces.open(tmp_path) as made:
-        await made.serve_tcp()
-        yield made
 
 
 def socket_of(faces, path, **options):
@@ -100,8 +93,8 @@ async def test_who_never_reads_misses_events_and_is_told_how_many(tmp_path, monk
 
 async def test_output_comes_as_it_is_written_and_the_end_at_last(faces):
     guest = await faces.add_guest("g1")
-    told = (await faces.call("exec", vms="g1", argv=["wait", "hello"], id="a/b c")).result
-    assert told == {"command": "a/b c", "vms": ["g1"]}
+    reported = (await faces.call("exec", vms="g1", argv=["wait", "hello"], id="a/b c")).result
+    assert reported == {"command": "a/b c", "vms": ["g1"]}
     talk = await faces.talk()
     await talk.ask("GET", "/api/commands/a%2Fb%20c/output?follow=yes&from=2", BEARER)
     assert (await talk.head()).status == 200
@@ -144,8 +137,8 @@ async def test_a_command_that_there_is_not(faces):
 
 async def test_input_goes_to_a_program_that_runs(faces):
     await faces.add_guest("g1")
-    told = await faces.call("exec", vms="g1", argv=["cat"], keep_input=True, id="c")
-    assert told.status == 200
+    reported = await faces.call("exec", vms="g1", argv=["cat"], keep_input=True, id="c")
+    assert reported.status == 200
     for body, ends in ((b"one ", "no"), (b"two", "yes")):
         answer = await faces.ask("POST", f"/api/commands/c/input?ends={ends}", BEARER, body)
         assert answer.result == {}
@@ -165,8 +158,8 @@ async def test_a_file_goes_there_and_comes_back(faces):
     guest = await faces.add_guest("g1")
     data = bytes(range(256)) * 2000
     where = "/api/files?vms=g1&path=in/it&mode=640"
-    told = (await faces.ask("PUT", where, BEARER, data)).result["outcomes"]
-    assert told == {"g1": {"state": "put", "size": len(data)}}
+    reported = (await faces.ask("PUT", where, BEARER, data)).result["outcomes"]
+    assert reported == {"g1": {"state": "put", "size": len(data)}}
     assert (guest.file_root.root / "in/it").read_bytes() == data
     back = await faces.ask("GET", "/api/files?vm=g1&path=in/it", BEARER)
     assert (back.status, back.body) == (200, data)
@@ -238,7 +231,7 @@ async def test_what_came_wrong_is_not_a_whole_file(faces):
 
 @pytest.fixture
 async def screen(faces, tmp_path, monkeypatch):
-    """Says back what it hears."""
+    """Serve a screen that sends back what it receives."""
     ends = []
 
     async def serve(reader, writer):

@@ -1,4 +1,4 @@
-"""Copies go on after the server was away, and only what is right is taken."""
+"""Copies continue after the server was away, and only right data is accepted."""
 
 import asyncio
 import io
@@ -27,7 +27,7 @@ async def faces(tmp_path, monkeypatch):
 
 
 class Breaking:
-    """A client whose server goes away once, when so much has been copied, and comes back."""
+    """A client whose server goes away once, after a number of bytes, and returns."""
 
     def __init__(self, faces, server):
         self.loop = asyncio.get_running_loop()
@@ -82,10 +82,10 @@ async def test_a_put_goes_on_under_its_own_id(faces):
     breaking = Breaking(faces, await faces.serve_unix())
     data = os.urandom(SIZE)
     how = {"is_tree": False, "mode": 0o600, "progress": breaking.progress}
-    told = await asyncio.to_thread(
+    reported = await asyncio.to_thread(
         client_copy.put, breaking.client, "g1", "in/it", io.BytesIO(data), SIZE, **how
     )
-    assert told["outcomes"]["g1"] == {"state": "put", "size": SIZE}
+    assert reported["outcomes"]["g1"] == {"state": "put", "size": SIZE}
     assert (faces.guests["g1"].file_root.root / "in/it").read_bytes() == data
     assert len(breaking.begins) == 2
     assert len(breaking.transfers) == 1

@@ -1,4 +1,4 @@
-"""`boincvm shell` on a real terminal, by a real controller; the guest's programs run here."""
+"""`boincvm shell` on a real terminal, with a real controller; the guest's programs run here."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
 class LocalProgram:
-    """One that runs on this host; it has as much credit as it likes."""
+    """A program that runs on this host, with unlimited credit."""
 
     def __init__(self, request: Request, listener: Listener) -> None:
         self._given: asyncio.Queue[bytes] = asyncio.Queue()
@@ -74,7 +74,7 @@ class LocalProgram:
         return await self._end
 
 
-class Place:
+class Location:
     def __init__(self, faces: Faces, server: Server) -> None:
         self.faces = faces
         self.server = server
@@ -90,11 +90,11 @@ class Place:
 
 
 @asynccontextmanager
-async def a_guest(directory: Path) -> AsyncIterator[Place]:
+async def a_guest(directory: Path) -> AsyncIterator[Location]:
     async with Faces.open(directory) as faces:
         guest = await faces.add_guest("web.1")
         guest.begin = LocalProgram  # type: ignore[assignment]
-        yield Place(faces, await faces.serve_unix())
+        yield Location(faces, await faces.serve_unix())
 
 
 async def ends(terminal: OnTerminal, code: int) -> None:
@@ -103,15 +103,15 @@ async def ends(terminal: OnTerminal, code: int) -> None:
 
 
 async def test_a_shell(tmp_path: Path) -> None:
-    async with a_guest(tmp_path) as place, place.shell("web.*", "--", "sh") as terminal:
+    async with a_guest(tmp_path) as location, location.shell("web.*", "--", "sh") as terminal:
         await session(terminal)
-        assert not place.program().signals
+        assert not location.program().signals
 
 
 async def test_a_flood_of_output_ends_where_it_ends(tmp_path: Path) -> None:
-    async with a_guest(tmp_path) as place:
+    async with a_guest(tmp_path) as location:
         script = "seq 100000; echo end''ed; exit 3"
-        async with place.shell("web.1", "--", "sh", "-c", script) as terminal:
+        async with location.shell("web.1", "--", "sh", "-c", script) as terminal:
             await terminal.until("ended")
             await ends(terminal, 3)
             # What is missing has been said so.
@@ -119,38 +119,38 @@ async def test_a_flood_of_output_ends_where_it_ends(tmp_path: Path) -> None:
 
 
 async def test_the_user_leaves(tmp_path: Path) -> None:
-    async with a_guest(tmp_path) as place:
+    async with a_guest(tmp_path) as location:
         script = "trap 'exit 5' HUP; echo rea''dy; while :; do sleep 0.01; done"
-        async with place.shell("web.1", "--", "sh", "-c", script) as terminal:
+        async with location.shell("web.1", "--", "sh", "-c", script) as terminal:
             await terminal.until("ready")
             terminal.type("\r~.")
             await terminal.until("left web.1")
             await ends(terminal, ExitCode.HUNG_UP)
-            assert (await place.program().wait()).code == 5
+            assert (await location.program().wait()).code == 5
 
 
 async def test_the_guest_hears_nothing_any_more(tmp_path: Path) -> None:
-    async with a_guest(tmp_path) as place:
-        async with place.shell("web.1", "--", "cat") as terminal:
+    async with a_guest(tmp_path) as location:
+        async with location.shell("web.1", "--", "cat") as terminal:
             terminal.type("one\r")
             await terminal.until("one\r\none")
-            far = place.program()
-            far.signal(signal.SIGSTOP)
+            remote = location.program()
+            remote.signal(signal.SIGSTOP)
             terminal.type("two\r~.")
             await terminal.until("left web.1")
             await ends(terminal, ExitCode.HUNG_UP)
         # What could not be asked to end was killed.
-        assert (await far.wait()).signal == signal.SIGKILL
+        assert (await remote.wait()).signal == signal.SIGKILL
 
 
 async def test_the_controller_is_gone(tmp_path: Path) -> None:
-    async with a_guest(tmp_path) as place, place.shell("web.1", "--", "cat") as terminal:
+    async with a_guest(tmp_path) as location, location.shell("web.1", "--", "cat") as terminal:
         terminal.type("one\r")
         await terminal.until("one\r\none")
-        await place.server.close()
+        await location.server.close()
         await terminal.until("closed the connection")
         await ends(terminal, ExitCode.HOST)
-        place.program().signal(signal.SIGKILL)
+        location.program().signal(signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ async def test_the_controller_is_gone(tmp_path: Path) -> None:
     ],
 )
 async def test_which_machine(tmp_path: Path, selector: str, words: str) -> None:
-    async with a_guest(tmp_path) as place:
-        await place.faces.add_guest("web.2")
-        async with place.shell(selector) as terminal:
+    async with a_guest(tmp_path) as location:
+        await location.faces.add_guest("web.2")
+        async with location.shell(selector) as terminal:
             await terminal.until(words)
             await ends(terminal, ExitCode.USAGE)
 
 
 async def test_there_is_no_such_program(tmp_path: Path) -> None:
-    async with a_guest(tmp_path) as place, place.shell("web.1", "--", "no-such") as terminal:
+    async with a_guest(tmp_path) as location, location.shell("web.1", "--", "no-such") as terminal:
         await terminal.until("no-such: No such file or directory")
         await ends(terminal, 127)

@@ -1,4 +1,4 @@
-"""A guest that says more than it may is read more slowly, and others are not."""
+"""A guest that sends more than it may is read more slowly, and others are not."""
 
 import asyncio
 

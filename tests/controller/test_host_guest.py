@@ -1,4 +1,4 @@
-"""A host that is no machine: real processes of the controller, the guest and the command line."""
+"""A host as a guest: real processes of the controller, the guest and the command line."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pytest
 from benchmarks.rabbitmq import LOGIN, PASSCODE
 
-from boincvm.client.terminal.protocol import Size, shell_argv
 from boincvm.exit_codes import ExitCode
+from boincvm.guestlink.terminal.protocol import Size, shell_argv
 from boincvm.host.process_tree import descendants
 from support.bus.brokers import running_broker
 from support.certificates import Authority
@@ -28,7 +28,7 @@ STAYS = "(setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.01; done' &
 
 
 class Process:
-    """One of boincvm's, whose lines of one stream are read."""
+    """A boincvm process of which the lines of one stream are read."""
 
     def __init__(
         self, home: Path, *words: str, reads: str = "stderr", before: Sequence[str] = ()
@@ -43,7 +43,8 @@ class Process:
         self._lines = getattr(self.started, reads)
 
     def until(self, words: str) -> str:
-        """The first line that has them; the test's own time limit is that of all waits."""
+        """Return the first line that contains the words; the test's own time limit is that of all
+        waits."""
         seen = []
         for line in self._lines:
             if words in line:
@@ -64,8 +65,10 @@ class Process:
 
 
 class Bench(NamedTuple):
-    """broker: how guests reach the bus. again: options for a controller in the place of this
-    one."""
+    """A place for a controller and guests.
+
+    broker: how guests reach the bus. again: options for a controller that replaces this one.
+    """
 
     directory: Path
     broker: tuple[str, ...]
@@ -84,7 +87,7 @@ class Bench(NamedTuple):
 
     @contextmanager
     def runs(self, vm: str) -> Iterator[None]:
-        """STAYS, in the guest."""
+        """Run STAYS in the guest."""
         words = ("exec", vm, "--", "sh", "-c", STAYS)
         running = Process(self.directory / "here", *words, reads="stdout")
         try:
@@ -112,7 +115,7 @@ def run_boincvm(directory: Path, *words: str, stdin: str = "") -> subprocess.Com
 
 @contextmanager
 def controller(directory: Path, *options: str) -> Iterator[tuple[Process, Process]]:
-    """And its events."""
+    """Return a controller and its events."""
     home = directory / "here"
     with ExitStack() as stack:
         running = Process(home, "controller", *options)
@@ -128,15 +131,15 @@ def controller(directory: Path, *options: str) -> Iterator[tuple[Process, Proces
 
 @pytest.fixture
 def invited(tmp_path: Path) -> Iterator[Bench]:
-    """To the embedded broker, by TLS."""
+    """Invite to the embedded broker, with TLS."""
     authority = Authority(tmp_path, "authority")
     pair = authority.sign("bus")
     safe = ("--bus-certificate", pair.certificate, "--bus-key", pair.key)
     with controller(tmp_path, "--bus", "127.0.0.1:0", *safe) as (running, events):
         port = running.until("guests reach the bus").split()[-1]
-        told = run_boincvm(tmp_path, "invite", "lab")
-        assert "boincvm guest" in told.stderr
-        (tmp_path / "passcode").write_text(told.stdout)
+        reported = run_boincvm(tmp_path, "invite", "lab")
+        assert "boincvm guest" in reported.stderr
+        (tmp_path / "passcode").write_text(reported.stdout)
         broker = ("--broker", f"stomp://lab@127.0.0.1:{port}", "--passcode-file")
         more = (str(tmp_path / "passcode"), "--broker-ca", authority.pair.certificate)
         again = ("--bus", f"127.0.0.1:{port}", *safe)
@@ -145,7 +148,7 @@ def invited(tmp_path: Path) -> Iterator[Bench]:
 
 @contextmanager
 def all_end(process: int) -> Iterator[None]:
-    """Within the block, or soon after, what is below `process` ends."""
+    """Check that within the block, or soon after, all processes below `process` end."""
     with ExitStack() as stack:
         ends = []
         for pid in descendants(process):
@@ -159,8 +162,8 @@ def all_end(process: int) -> Iterator[None]:
 
 
 def test_a_guest_that_was_started_oddly(invited: Bench) -> None:
-    """`nohup boincvm guest … &` in a script: its programs, and shells, begin anew; what it was to
-    ignore does not end it, the rest does."""
+    """With `nohup boincvm guest … &` in a script its programs and shells have default signals;
+    signals that it was to ignore do not end it, others do."""
     odd = ProcessState(ignored=(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD))
     guest = invited.guest(before=odd.before)
     try:
@@ -242,7 +245,7 @@ def test_a_host_by_invitation(invited: Bench) -> None:
 
 
 def test_killed_and_back(invited: Bench) -> None:
-    """What it ran is lost, and told so; the new life has nothing of it."""
+    """Its commands are lost, and reported as such; the new life has nothing of them."""
     guest = invited.guest("--id", "lab.1")
     try:
         invited.until("guest_found")
@@ -251,8 +254,8 @@ def test_killed_and_back(invited: Bench) -> None:
         guest.close()
         guest = invited.guest("--id", "lab.1")
         invited.until("command_ended")
-        (told,) = json.loads(invited.boincvm("ps", "--all", "--json").stdout)["commands"]
-        assert told["answers"]["lab.1"]["state"] == "lost"
+        (reported,) = json.loads(invited.boincvm("ps", "--all", "--json").stdout)["commands"]
+        assert reported["answers"]["lab.1"]["state"] == "lost"
         done = invited.boincvm("exec", "lab.1", "--", "sh", "-c", "echo again")
         assert (done.returncode, done.stdout) == (0, "again\n")
     finally:
@@ -260,23 +263,24 @@ def test_killed_and_back(invited: Bench) -> None:
 
 
 def test_ended_while_programs_run(invited: Bench) -> None:
-    """They are asked, then killed; the controller hears of their end, and nothing is left."""
+    """They are asked to end, then killed; the controller is notified of their end, and nothing is
+    left."""
     guest = invited.guest()
     try:
         invited.until("guest_found")
         with invited.runs("lab"), all_end(guest.started.pid):
             assert guest.end()[0] == 0
         invited.until("command_ended")
-        (told,) = json.loads(invited.boincvm("ps", "--all", "--json").stdout)["commands"]
-        assert told["answers"]["lab"]["state"] == "ended"
-        assert told["answers"]["lab"]["signal"] == signal.SIGTERM
+        (reported,) = json.loads(invited.boincvm("ps", "--all", "--json").stdout)["commands"]
+        assert reported["answers"]["lab"]["state"] == "ended"
+        assert reported["answers"]["lab"]["signal"] == signal.SIGTERM
         assert "no machines yet" in invited.boincvm("ls").stdout
     finally:
         guest.close()
 
 
 def test_the_controller_is_killed_and_comes_back(invited: Bench) -> None:
-    """The guest connects again by itself; what it ran meanwhile has run once."""
+    """The guest reconnects automatically; a command that ran meanwhile has run once."""
     work = invited.directory / "work"
     guest = invited.guest("--directory", str(work))
     try:

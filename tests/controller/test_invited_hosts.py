@@ -1,4 +1,4 @@
-"""Hosts that are invited: their machines on the bus of another host's controller, and no others."""
+"""Invited hosts: their machines, and no others, on the bus of another host's controller."""
 
 import asyncio
 import json
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from boincvm.bus.broker_address import BrokerAddress, open_bus
-from boincvm.bus.client import Address
 from boincvm.cli.main import main
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts import hosts
@@ -21,31 +20,22 @@ from boincvm.controller.operations import call
 from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
 from boincvm.node.node import Node
-from support.bus.embedded import Peer
 from support.certificates import Authority
 from support.controller.faces import Faces, FakeGuest, bounded
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
+from support.controller.invited import LOOPBACK, invite, logged_in
 
 pytestmark = pytest.mark.timeout(120)
-LOOPBACK = Listen("127.0.0.1", 0)
-
-
-async def invite(controller: Controller, name: str = "b", authority: str = "") -> BrokerAddress:
-    """How that host reaches the bus."""
-    told = await call(controller, "invite", {"name": name})
-    assert controller.side.address is not None
-    host, port = controller.side.address
-    return BrokerAddress(name, str(told["passcode"]), host=host, port=port, authority=authority)
 
 
 @asynccontextmanager
-async def guest(place: BrokerAddress, name: str, directory: Path) -> AsyncIterator[FakeGuest]:
-    """Of a host that was invited; it needs no controller."""
-    me = Guest(name, name, "far", {}, frozenset(("run", "files", "life")), f"{name}-1")
+async def guest(location: BrokerAddress, name: str, directory: Path) -> AsyncIterator[FakeGuest]:
+    """Make a guest of an invited host; it needs no controller."""
+    me = Guest(name, name, "far", {}, frozenset(("run", "files", "lifecycle")), f"{name}-1")
     made = FakeGuest(me, directory / name)
     async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
         stack.push_async_callback(made.files.close)
-        bus = await open_bus(place)
+        bus = await open_bus(location)
         stack.push_async_callback(bus.close)
         there = Node(bus, me, made.start, group, 0.2, made.verbs(), made.report)
         await there.open()
@@ -60,15 +50,15 @@ async def until_known(controller: Controller, *names: str) -> None:
 
 
 async def ids(controller: Controller) -> list[str]:
-    told = await call(controller, "list", {})
-    return [str(one["id"]) for one in told["vms"]]  # type: ignore[union-attr,index,call-overload]
+    reported = await call(controller, "list", {})
+    return [str(one["id"]) for one in reported["vms"]]  # type: ignore[union-attr,index,call-overload]
 
 
 async def output(controller: Controller, command_id: str) -> dict[str, str]:
-    """Once it has ended: by machine."""
+    """Return the output by machine, once the command has ended."""
     await bounded(controller.hub.commands.find(command_id).finished())
-    told = await call(controller, "command", {"id": command_id, "output": True})
-    answers = told["answers"]
+    reported = await call(controller, "command", {"id": command_id, "output": True})
+    answers = reported["answers"]
     assert isinstance(answers, dict)
     return {
         name: one["output"]["stdout"] if one["state"] == "ended" else one["state"]  # type: ignore[index,call-overload]
@@ -90,7 +80,7 @@ async def whole(chunks: AsyncIterator[bytes]) -> bytes:
 
 @pytest.mark.usefixtures("fake_machines")
 async def test_a_host_that_joins(tmp_path: Path) -> None:
-    """By TLS; its own controller is started anew meanwhile."""
+    """Join with TLS; meanwhile its own controller is restarted."""
     authority = Authority(tmp_path, "authority")
     listen = Listen("127.0.0.1", 0, *authority.sign("bus"))
     async with (
@@ -98,9 +88,9 @@ async def test_a_host_that_joins(tmp_path: Path) -> None:
         AsyncExitStack() as stack,
     ):
         await Faces(first, tmp_path, stack).add_guest("a.1")
-        place = await invite(first, "b", authority.pair.certificate)
-        far = await stack.enter_async_context(guest(place, "b.1", tmp_path))
-        async with run_controller(tmp_path / "b", broker=place) as second:
+        location = await invite(first, "b", authority.pair.certificate)
+        remote = await stack.enter_async_context(guest(location, "b.1", tmp_path))
+        async with run_controller(tmp_path / "b", broker=location) as second:
             await call(second, "create", {"name": "b.m", "memory": "256M"})
             await bounded(call(second, "start", {"vms": "b.m"}))
             await until_known(second, "b.1", "b.m")
@@ -127,8 +117,8 @@ async def test_a_host_that_joins(tmp_path: Path) -> None:
             got = await bounded(first.files.get("b.1", "f"))
             assert await bounded(whole(got.chunks)) == b"there and back"
 
-            told = await bounded(call(first, "pause", {"vms": "b.m"}))
-            assert told == {"outcomes": {"b.m": {"state": "paused"}}}
+            reported = await bounded(call(first, "pause", {"vms": "b.m"}))
+            assert reported == {"outcomes": {"b.m": {"state": "paused"}}}
             for controller, command_id in ((first, "of-a"), (second, "of-b")):
                 wait = {"vms": "b.1", "argv": ["wait", command_id], "id": command_id}
                 await call(controller, "exec", wait)
@@ -136,14 +126,14 @@ async def test_a_host_that_joins(tmp_path: Path) -> None:
                 async with asyncio.timeout(20):
                     while found.answers["b.1"].outputs["stdout"].end < len(command_id):
                         await found.changed()
-        far.end_programs()  # while its controller is away
+        remote.end_programs()  # while its controller is away
         assert await output(first, "of-a") == {"b.1": "of-a"}
-        async with run_controller(tmp_path / "b", broker=place) as second:
+        async with run_controller(tmp_path / "b", broker=location) as second:
             assert await output(second, "of-b") == {"b.1": "of-b"}
             await until_known(second, "b.m")
-            assert len(far.programs) == 4
-            told = await bounded(call(second, "resume", {"vms": "b.m"}))
-            assert told == {"outcomes": {"b.m": {"state": "running"}}}
+            assert len(remote.programs) == 4
+            reported = await bounded(call(second, "resume", {"vms": "b.m"}))
+            assert reported == {"outcomes": {"b.m": {"state": "running"}}}
             await bounded(call(second, "power_off", {"vms": "b.m"}))
 
 
@@ -151,8 +141,8 @@ async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> 
     async with run_controller(tmp_path / "b") as alone:  # before it was invited
         await call(alone, "create", {"name": "old", "memory": "256M"})
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
-        place = await invite(first)
-        async with run_controller(tmp_path / "b", broker=place) as second:
+        location = await invite(first)
+        async with run_controller(tmp_path / "b", broker=location) as second:
             for name in ("c", "c.1", "bb.1", "b"):
                 with pytest.raises(UsageError, match="invited as b") as caught:
                     await call(second, "create", {"name": name, "memory": "256M"})
@@ -160,8 +150,8 @@ async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> 
             await call(second, "create", {"name": "b.1.2", "memory": "256M"})
             (trouble,) = [one for one in second.events.after(0) if one.kind == "trouble"]
             assert trouble.vm == "old"
-            told = await call(second, "start", {"vms": "old"})
-            assert "invited as b" in json.dumps(told)
+            reported = await call(second, "start", {"vms": "old"})
+            assert "invited as b" in json.dumps(reported)
             assert second.side.bus.connections == 1  # nobody has cut it off
             for operation in ("invite", "revoke"):
                 with pytest.raises(UsageError, match="another's broker"):
@@ -171,23 +161,23 @@ async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> 
 
 
 async def test_both_controllers_are_started_anew(tmp_path: Path) -> None:
-    """A digest is what is kept."""
+    """Only a digest is stored."""
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
-        place = await invite(first)
-        listen = Listen(place.host, place.port)
-    kept = tmp_path / "a/invitations.json"
-    assert place.passcode not in kept.read_text()
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert not any(place.passcode in one.text for one in first.events.after(0))
+        location = await invite(first)
+        listen = Listen(location.host, location.port)
+    stored = tmp_path / "a/invitations.json"
+    assert location.passcode not in stored.read_text()
+    assert stat.S_IMODE(stored.stat().st_mode) == 0o600
+    assert not any(location.passcode in one.text for one in first.events.after(0))
     async with AsyncExitStack() as stack:
         async with run_controller(tmp_path / "a", listen=listen) as first:
-            await stack.enter_async_context(guest(place, "b.1", tmp_path))
+            await stack.enter_async_context(guest(location, "b.1", tmp_path))
             await until_known(first, "b.1")
         async with run_controller(tmp_path / "a", listen=listen) as first:
             await call(first, "exec", {"vms": "b.1", "argv": ["say", "hi"], "id": "1"})
             assert await output(first, "1") == {"b.1": "hi"}
-            told = await call(first, "invitations", {})
-            (one,) = told["invitations"]  # type: ignore[misc]
+            reported = await call(first, "invitations", {})
+            (one,) = reported["invitations"]  # type: ignore[misc]
             assert isinstance(one, dict)
             assert (one["name"], one["guests"]) == ("b", 1)
 
@@ -198,13 +188,13 @@ async def test_both_controllers_are_started_anew(tmp_path: Path) -> None:
 async def test_it_is_cut_off_at_once(tmp_path: Path) -> None:
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
         await Faces(first, tmp_path, stack).add_guest("a.1")
-        place, other = await invite(first), await invite(first, "bb")
+        location, other = await invite(first), await invite(first, "bb")
         await stack.enter_async_context(guest(other, "bb.1", tmp_path))
-        await stack.enter_async_context(guest(place, "b.1", tmp_path))
-        second = await stack.enter_async_context(run_controller(tmp_path / "b", broker=place))
+        await stack.enter_async_context(guest(location, "b.1", tmp_path))
+        second = await stack.enter_async_context(run_controller(tmp_path / "b", broker=location))
         await until_known(first, "b.1", "bb.1")
         await call(first, "exec", {"vms": "*.1", "argv": ["wait"], "id": "1"})
-        peer = await logged_in(place)
+        peer = await logged_in(location)
         await call(first, "revoke", {"name": "b"})
         assert await ids(first) == ["a.1", "bb.1"]
         peer.send("SEND", b"HELLO {}", destination="/topic/host.b.2")
@@ -218,17 +208,17 @@ async def test_it_is_cut_off_at_once(tmp_path: Path) -> None:
                     break
         assert not second.side.bus.is_connected
         with pytest.raises(BusError, match="login or the passcode is wrong"):
-            await open_bus(place)
+            await open_bus(location)
         assert await ids(first) == ["a.1", "bb.1"]
         again = await invite(first)
-        assert again.passcode != place.passcode
+        assert again.passcode != location.passcode
         with pytest.raises(BusError, match="login or the passcode is wrong"):
-            await open_bus(place)
+            await open_bus(location)
         await (await open_bus(again)).close()
         await call(first, "revoke", {"name": "b"})
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
-        told = await call(first, "invitations", {})
-        assert [one["name"] for one in told["invitations"]] == ["bb"]  # type: ignore[union-attr,index,call-overload]
+        reported = await call(first, "invitations", {})
+        assert [one["name"] for one in reported["invitations"]] == ["bb"]  # type: ignore[union-attr,index,call-overload]
 
 
 async def test_a_disk_that_is_full_keeps_nobody_in(
@@ -238,8 +228,8 @@ async def test_a_disk_that_is_full_keeps_nobody_in(
         raise OSError(28, "No space left on device")
 
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
-        place = await invite(first)
-        peer = await logged_in(place)
+        location = await invite(first)
+        peer = await logged_in(location)
         with monkeypatch.context() as patch:
             patch.setattr("boincvm.controller.hosts.invitations.write_atomically", full)
             with pytest.raises(HostDiskFullError, match="No space left"):
@@ -255,23 +245,15 @@ async def test_a_disk_that_is_full_keeps_nobody_in(
 # It is hostile.
 
 
-async def logged_in(place: BrokerAddress) -> Peer:
-    peer = await Peer.open(Address(host=place.host, port=place.port))
-    login = {"login": place.login, "passcode": place.passcode}
-    peer.send("CONNECT", **{"accept-version": "1.2", "host": "x", **login})
-    assert (await peer.receive()).command == "CONNECTED"
-    return peer
-
-
 FOREIGN = ("a.1", "a", "bb", "bb.1", "b2.1", "a.b.1", "b-.1", "B.1")
 
 
 def said_to(places: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
-    return [("SEND", {"destination": place}) for place in places]
+    return [("SEND", {"destination": location}) for location in places]
 
 
 def listened(places: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
-    return [("SUBSCRIBE", {"id": "1", "destination": place}) for place in places]
+    return [("SUBSCRIBE", {"id": "1", "destination": location}) for location in places]
 
 
 SPEAKS = said_to(
@@ -292,11 +274,11 @@ async def test_it_cannot_do_so_for_others(
     attacks: list[tuple[str, dict[str, str]]], tmp_path: Path
 ) -> None:
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
-        near = await Faces(first, tmp_path, stack).add_guest("a.1")
-        place = await invite(first)
+        local = await Faces(first, tmp_path, stack).add_guest("a.1")
+        location = await invite(first)
         for command, headers in attacks:
             for more in ({}, {"transaction": "t", "sender": "a.1"}):
-                peer = await logged_in(place)
+                peer = await logged_in(location)
                 if more:
                     peer.send("BEGIN", transaction="t")
                 body = b"" if command == "SUBSCRIBE" else b"BYE"
@@ -308,16 +290,16 @@ async def test_it_cannot_do_so_for_others(
         await call(first, "exec", {"vms": "a.1", "argv": ["say", "hi"], "id": "1"})
         assert await output(first, "1") == {"a.1": "hi"}
         assert await ids(first) == ["a.1"]
-        assert len(near.programs) == 1
+        assert len(local.programs) == 1
         assert "gave a false id" not in first.hub.counts
 
 
 async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
-    """Whatever it says of others' commands in its own name."""
+    """It may send anything about others' commands in its own name."""
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
-        near = await Faces(first, tmp_path, stack).add_guest("a.1")
-        place = await invite(first)
-        peer = await logged_in(place)
+        local = await Faces(first, tmp_path, stack).add_guest("a.1")
+        location = await invite(first)
+        peer = await logged_in(location)
         await call(first, "exec", {"vms": "a.1", "argv": ["wait"], "id": "1"})
         owner = first.hub.commands._owner
         lie = json.dumps({"cmd-id": f"{owner}1", "code": 0, "stdout": 0, "stderr": 0})
@@ -329,7 +311,7 @@ async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
         assert first.hub.counts["BYE"] == 1
         assert not first.hub.commands.find("1").is_finished
         assert await ids(first) == ["a.1"]
-        near.end_programs()
+        local.end_programs()
         assert await output(first, "1") == {"a.1": ""}
         await peer.close()
 
@@ -402,10 +384,10 @@ async def test_each_id_has_one_host(tmp_path: Path) -> None:
 
 async def test_an_id_that_another_host_has(tmp_path: Path) -> None:
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
-        place = await invite(first)
+        location = await invite(first)
         async with (
-            guest(place, "b.1", tmp_path),
-            run_controller(tmp_path / "b", broker=place) as second,
+            guest(location, "b.1", tmp_path),
+            run_controller(tmp_path / "b", broker=location) as second,
         ):
             await until_known(second, "b.1")
             with pytest.raises(UsageError, match="is already on the bus, from the host far"):
@@ -434,26 +416,37 @@ async def test_a_damaged_file_lets_nobody_in(text: str, tmp_path: Path) -> None:
     ("listen", "expected", "note"),
     [
         (None, "stomp://b@HOST:PORT --passcode-file passcode", "start it with --bus HOST:PORT"),
-        (LOOPBACK, "stomp://b@127.0.0.1:{port} --passcode-file passcode", "anyone who listens"),
-        (Listen("::1", 0), "'stomp://b@[::1]:{port}' --passcode-file passcode", "--bus-cert"),
+        (LOOPBACK, "stomp://b@{node}:{port} --passcode-file passcode", "no other host can reach"),
+        (Listen("::1", 0), "stomp://b@{node}:{port} --passcode-file passcode", "--bus-cert"),
     ],
 )
 async def test_the_command_for_the_other_host(
     listen: Listen | None, expected: str, note: str, tmp_path: Path
 ) -> None:
     async with run_controller(tmp_path / "a", listen=listen) as first:
-        told = await call(first, "invite", {"name": "b"})
+        reported = await call(first, "invite", {"name": "b"})
         port = first.side.address[1] if first.side.address else 0
         whole = f"boincvm controller --broker {expected}"
-        assert told["command"] == whole.format(port=port)
-        assert note in str(told["notes"])
+        assert reported["command"] == whole.format(port=port, node=platform.node())
+        assert note in str(reported["notes"])
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
-async def test_who_listens_everywhere_is_reached_by_its_name(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("0.0.0.0", f"stomp://b@{platform.node()}:61613"),
+        ("::", f"stomp://b@{platform.node()}:61613"),
+        ("localhost", f"stomp://b@{platform.node()}:61613"),
+        ("2001:db8::1", "'stomp://b@[2001:db8::1]:61613'"),
+        ("big.example", "stomp://b@big.example:61613"),
+    ],
+)
+async def test_the_name_by_which_another_host_reaches_it(
+    address: str, shown: str, tmp_path: Path
+) -> None:
     async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
         side = first.side._replace(listen=Listen(address, 0), address=(address, 61613))
-        assert f"stomp://b@{platform.node()}:61613 " in hosts._command(side, "b")
+        assert f" {shown} " in hosts._command(side, "b")
 
 
 async def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The JSON face: operations, what is refused, and how errors are told."""
+"""The JSON interface: operations, what is refused, and how errors are reported."""
 
 import json
 import logging
@@ -10,16 +10,9 @@ from boincvm import __version__, errors
 from boincvm.controller import operations
 from boincvm.controller.serve.bodies import MOST_JSON, error_answer
 from boincvm.exit_codes import ExitCode
-from support.controller.faces import BEARER, JSON, Faces
+from support.controller.faces import BEARER, JSON
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-async def faces(tmp_path):
-    async with Faces.open(tmp_path) as made:
-        await made.serve_tcp()
-        yield made
 
 
 async def test_an_operation_gives_its_result(faces):
@@ -35,10 +28,13 @@ async def test_a_snapshot_is_an_event(faces):
     for name in ("g1", "g2"):
         await faces.add_guest(name)
     taken = (await faces.call("snapshot_take", vms="all", name="one")).result["outcomes"]
-    assert {vm: told["snapshot"] for vm, told in taken.items()} == {"g1": "one", "g2": "one"}
+    assert {vm: reported["snapshot"] for vm, reported in taken.items()} == {
+        "g1": "one",
+        "g2": "one",
+    }
     events = (await faces.call("events")).result["events"]
-    told = [(one["vm"], one["text"]) for one in events if one["kind"] == "snapshot"]
-    assert told == [(vm, "the snapshot one is taken") for vm in ("g1", "g2")]
+    reported = [(one["vm"], one["text"]) for one in events if one["kind"] == "snapshot"]
+    assert reported == [(vm, "the snapshot one is taken") for vm in ("g1", "g2")]
 
 
 async def test_several_requests_on_one_connection(faces):
@@ -49,7 +45,7 @@ async def test_several_requests_on_one_connection(faces):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "sent"),
     [
         (b"{", "not valid JSON"),
         (b"[]", "not a JSON object"),
@@ -63,10 +59,10 @@ async def test_several_requests_on_one_connection(faces):
         (b'{"vms": "a b"}', "not a valid selector"),
     ],
 )
-async def test_what_makes_no_sense_is_told_so(faces, body, said):
+async def test_what_makes_no_sense_is_told_so(faces, body, sent):
     answer = await faces.ask("POST", "/api/list", {**JSON, **BEARER}, body)
     assert answer.status == 400
-    assert said in answer.error["message"]
+    assert sent in answer.error["message"]
     assert answer.error["code"] == ExitCode.USAGE
     assert answer.headers["cache-control"] == "no-store"
 

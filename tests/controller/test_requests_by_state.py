@@ -1,4 +1,4 @@
-"""Whoever asks a machine something hears at once what becomes of it, whatever state it is in."""
+"""A request to a machine is answered or refused at once, whatever state the machine is in."""
 
 import asyncio
 import json
@@ -15,9 +15,9 @@ from websockets.exceptions import ConnectionClosed
 
 from boincvm.client.address import ControllerAddress
 from boincvm.client.client import Client
-from boincvm.client.terminal.protocol import shell_argv
 from boincvm.controller.protocol.vm_state import MEANINGS, Requests, VmState
 from boincvm.errors import BoincvmError
+from boincvm.guestlink.terminal.protocol import shell_argv
 from boincvm.shim.machine_directory import MachineDirectory
 from support.controller.faces import BEARER, TOKEN, Faces
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
@@ -28,7 +28,7 @@ PROMPT = 5.0
 
 
 class Asked:
-    """A served controller with one machine `m`, and whoever asks for it."""
+    """A served controller with one machine `m`, and requests to it."""
 
     def __init__(self, faces: Faces) -> None:
         self.faces = faces
@@ -36,12 +36,12 @@ class Asked:
         self.starting: asyncio.Task[object] | None = None
 
     @property
-    def place(self) -> MachineDirectory:
+    def location(self) -> MachineDirectory:
         return MachineDirectory(self.faces.directory / "controller" / "machines" / "m")
 
     async def do(self, operation: str, **asked: object) -> Any:
-        told = (await self.faces.call(operation, vms="m", **asked)).result
-        (outcome,) = told["outcomes"].values()
+        reported = (await self.faces.call(operation, vms="m", **asked)).result
+        (outcome,) = reported["outcomes"].values()
         return outcome
 
     async def until_state(self, state: str) -> None:
@@ -72,16 +72,16 @@ class Asked:
             await self.do({VmState.PAUSED: "pause", VmState.SAVED: "save"}[state])
 
     def kill(self) -> None:
-        os.kill(self.place.status().pid, signal.SIGKILL)
+        os.kill(self.location.status().pid, signal.SIGKILL)
 
     # What can be asked; each gives what it was told, and raises BoincvmError where it is refused.
 
     async def ping(self) -> str:
-        told = (await self.faces.call("ping", vms="m", timeout=60)).result
-        if "m" in told["refused"]:
-            assert told["answers"] == {"m": None}
-            raise _error(told["refused"]["m"])
-        return str(told["answers"]["m"])
+        reported = (await self.faces.call("ping", vms="m", timeout=60)).result
+        if "m" in reported["refused"]:
+            assert reported["answers"] == {"m": None}
+            raise _error(reported["refused"]["m"])
+        return str(reported["answers"]["m"])
 
     async def exec(self) -> str:
         return await asyncio.to_thread(self._run, argv=["true"])
@@ -114,19 +114,19 @@ class Asked:
         body = xmlrpc.client.dumps(given, method).encode()
         answer = await self.faces.ask("POST", "/RPC2", {**BEARER, "Content-Type": "text/xml"}, body)
         try:
-            ((told,), _) = xmlrpc.client.loads(answer.body)
+            ((reported,), _) = xmlrpc.client.loads(answer.body)
         except xmlrpc.client.Fault as fault:
             message, _, hint = fault.faultString.partition("; ")
             raise BoincvmError(message, hint=hint) from fault
-        return told
+        return reported
 
     async def run_cmd(self) -> str:
         command = await self.xml_rpc("runCmd", "m", "true")
         await self.faces.controller.hub.commands.find(command).finished()
-        told = await self.xml_rpc("getCmdResults", command)
-        assert told["finished"] is True
-        assert told["exitCodeOrSignal"] == 127
-        raise BoincvmError(told["err"])
+        reported = await self.xml_rpc("getCmdResults", command)
+        assert reported["finished"] is True
+        assert reported["exitCodeOrSignal"] == 127
+        raise BoincvmError(reported["err"])
 
     async def old_ping(self) -> str:
         return str(await self.xml_rpc("ping", "m", 60.0))
@@ -243,9 +243,9 @@ async def test_a_command_for_several_says_who_was_refused(asked: Asked) -> None:
     # Of a pattern those are meant that are there.
     assert begun["vms"] == ["n", "m"]
     await asked.faces.controller.hub.commands.find(begun["command"]).finished()
-    told = (await asked.faces.call("command", id=begun["command"])).result["answers"]
-    assert (told["m"]["state"], told["m"]["why"]) == ("refused", "the machine m is paused")
-    assert told["n"]["state"] == "ended"
+    reported = (await asked.faces.call("command", id=begun["command"])).result["answers"]
+    assert (reported["m"]["state"], reported["m"]["why"]) == ("refused", "the machine m is paused")
+    assert reported["n"]["state"] == "ended"
     # That nobody is needed of whom no answer comes.
     first = (await asked.faces.call("exec", vms="**", argv=["true"], first=1)).result
     await asked.faces.controller.hub.commands.find(first["command"]).finished()

@@ -1,6 +1,8 @@
-"""Connections that ask for nothing, too many of them, and the server's end."""
+"""Connections without requests, too many connections, and the server's shutdown."""
 
 import asyncio
+import os
+import sys
 import time
 
 import pytest
@@ -12,17 +14,34 @@ from boincvm.controller.serve import bodies, connections
 from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import ListenAddress, Server
 from support.controller.faces import BEARER, JSON, TOKEN, Faces, bounded
+from support.on_terminal import on_terminal
 
 pytestmark = pytest.mark.timeout(60)
 HEAD = b"POST /api/version HTTP/1.1\r\nHost: localhost\r\n"
 WITH_TOKEN = HEAD + f"Authorization: Bearer {TOKEN}\r\n".encode()
 
 
-@pytest.fixture
-async def faces(tmp_path):
-    async with Faces.open(tmp_path) as made:
-        await made.serve_tcp()
-        yield made
+async def test_only_a_person_is_shown_the_token(tmp_path):
+    command = (sys.executable, "-m", "boincvm.cli.main", "controller", "--listen", "127.0.0.1:0")
+    environment = {"BOINCVM_HOME": str(tmp_path / "home")}
+    async with on_terminal(*command, environment=environment) as terminal:
+        await terminal.until("/#token=")
+        terminal.type("\x03")
+        assert await terminal.code() == 0
+    (token,) = (tmp_path / "home").rglob("token")
+    assert token.read_text().strip() in terminal.shown
+    # systemd's journal keeps what it reads, and others may read that.
+    logged = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE
+    )
+    text = ""
+    async with asyncio.timeout(30):
+        while "web page: http://127.0.0.1:" not in text:
+            text += (await logged.stderr.readline()).decode()
+        logged.terminate()
+        text += (await logged.communicate())[1].decode()
+    assert f"/ (it asks for the token in {token})\n" in text
+    assert token.read_text().strip() not in text
 
 
 # Slow ones.
@@ -162,7 +181,7 @@ async def test_nonsense_is_refused(faces, nonsense, caplog):
 
 @pytest.fixture
 async def watched(tmp_path):
-    """After it nothing is left."""
+    """Run a server, of which nothing is left afterwards."""
     before = asyncio.all_tasks()
     async with Faces.open(tmp_path) as made:
         yield made
@@ -275,7 +294,7 @@ async def test_a_file_on_its_way_is_cut_off_at_the_end(watched):
 
 
 async def test_nobody_waits_for_anything_while_nothing_happens(faces):
-    """No timer rings again and again: the server sleeps until somebody asks."""
+    """No timer fires repeatedly: the server sleeps until a request arrives."""
     loop = asyncio.get_running_loop()
     ours = [one for one in loop._scheduled if "uvicorn" in repr(one) or "serve" in repr(one)]
     assert ours == []

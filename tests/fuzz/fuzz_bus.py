@@ -1,7 +1,7 @@
 """A target for atheris: bytes of a hostile peer against the STOMP codec and the embedded broker.
 
-`python tests/fuzz/fuzz_bus.py [CORPUS] [-max_total_time=SECONDS]`. The first byte says how what
-follows is cut, and whether the peer has logged in.
+`python tests/fuzz/fuzz_bus.py [CORPUS] [-max_total_time=SECONDS]`. The first byte determines how
+the rest is divided, and whether the peer has logged in.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def pieces(data: bytes, step: int) -> list[bytes]:
 
 
 def parsed(parts: list[bytes]) -> tuple[list[Frame], bool]:
-    """The frames, and whether it ended with a StompError."""
+    """Return the frames, and whether they ended with a StompError."""
     parser, frames = Parser(LONGEST), []
     try:
         for part in parts:
@@ -37,7 +37,7 @@ def parsed(parts: list[bytes]) -> tuple[list[Frame], bool]:
 
 
 def codec(data: bytes, step: int) -> None:
-    """However the bytes are cut, they are the same frames, or none at all."""
+    """Check that bytes give the same frames however they are divided, or none at all."""
     whole, is_good = parsed([data])
     found, is_good_too = parsed(pieces(data, step))
     assert is_good == is_good_too
@@ -46,7 +46,7 @@ def codec(data: bytes, step: int) -> None:
 
 
 class Wire(asyncio.Transport):
-    """Takes what the broker writes."""
+    """A transport that records what the broker writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,8 @@ class Wire(asyncio.Transport):
 
 
 async def broker(data: bytes, step: int, version: bytes | None) -> None:
-    """Nothing is raised, what the broker says is STOMP, and nothing is left of the peer."""
+    """Check that nothing is raised, that the broker's answers are STOMP, and that nothing is left
+    of the peer."""
     running = Broker(
         Accounts([Account("me", digest_of_passcode("x"), ALL, ALL)]),
         BrokerLimits(body=LONGEST, waiting=1 << 18, queued=8, subscriptions=4),

@@ -1,4 +1,4 @@
-"""atheris for some seconds, from frames that are good. A longer run is by hand: see fuzz_bus.py."""
+"""Run atheris for some seconds, starting from valid frames; see fuzz_bus.py for longer runs."""
 
 import os
 import re

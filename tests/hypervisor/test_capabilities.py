@@ -1,15 +1,17 @@
-"""What some drivers' machines can do, each by its own word."""
+"""What machines of some drivers can do, by the drivers' own declaration."""
 
 import asyncio
 import hashlib
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from boincvm.errors import HypervisorError
 from boincvm.guestlink.clone_identity import clone_identity
 from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
@@ -17,6 +19,7 @@ from boincvm.guestlink.put import put_tree
 from boincvm.guestlink.transfer_disk import TransferDisk
 from boincvm.hypervisor.contract import (
     Checkpoint,
+    Checkpointing,
     Driver,
     EndCause,
     Machine,
@@ -24,9 +27,15 @@ from boincvm.hypervisor.contract import (
     MachineState,
     RootDisk,
 )
-from support.driven import LIMIT, Running, answering, shell
+from boincvm.job.model import MachineShape
+from boincvm.machine.saved_machine import SavedMachine, find_saved, write_saved
+from support.driven import LIMIT, Running, answering, runs_linux, shell
 
 pytestmark = pytest.mark.timeout(300)
+PROBE = 0.3
+"""Seconds in which something would happen that must not."""
+CANCEL_LIMIT = 60.0
+"""Seconds within which a checkpoint ends that is cancelled."""
 Made = Callable[[Machine], Machine]
 SpecIn = Callable[[str], MachineSpec]
 
@@ -68,7 +77,7 @@ class Counted:
 
 
 async def test_the_root_disk(linux: Driver, spec: MachineSpec, made: Made, tmp_path: Path) -> None:
-    """What the guest wrote by way of its cache, and what it had written out before."""
+    """Copy data from the guest's cache, and data that was written out before."""
     machine = made(linux.machine(spec))
     async with answering(machine) as link:
         root_disk, disk = machine.root_disk, machine.transfer_disk
@@ -112,12 +121,12 @@ async def test_the_balloon(driver: Driver, spec: MachineSpec, made: Made) -> Non
         less = spec.memory - (64 << 20)
         async with asyncio.timeout(LIMIT):
             await balloon.set_memory(less)
-            said = await balloon.memory()
+            printed = await balloon.memory()
             # A report may be older than what the guest has given back since.
-            while said is None or said.size > less or said.available >= said.size:
+            while printed is None or printed.size > less or printed.available >= printed.size:
                 await asyncio.sleep(0.1)
-                said = await balloon.memory()
-            assert 0 < said.available < said.size
+                printed = await balloon.memory()
+            assert 0 < printed.available < printed.size
             await balloon.set_memory(spec.memory)
 
 
@@ -139,14 +148,36 @@ async def test_the_screen(linux: Driver, spec: MachineSpec, made: Made) -> None:
     assert not display.socket.exists()
 
 
+async def test_a_screenshot(linux: Driver, spec_in: SpecIn, made: Made, tmp_path: Path) -> None:
+    """Use a machine as for a task or, if that has no screen, one with a screen."""
+    plain = made(linux.machine(spec_in("plain")))
+    machine = plain
+    if plain.screenshots is None:
+        machine = made(linux.machine(spec_in("with a screen")._replace(display=True)))
+    screenshots = machine.screenshots
+    if screenshots is None:
+        pytest.skip("no picture can be taken of its screen")
+    picture = tmp_path / "a picture, its place: odd=yes.png"
+    with pytest.raises(HypervisorError):
+        await screenshots.take_screenshot(picture)
+    async with answering(machine):
+        await screenshots.take_screenshot(picture)
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack_from(">II", content, 16)
+    assert 320 <= width <= 1920
+    assert 200 <= height <= 1200
+
+
 async def _quiet(link: GuestLink, program: Running) -> tuple[dict[str, object], dict[str, object]]:
-    """The states of the link and of the program, once the guest is quiet."""
+    """Return the states of the link and of the program, once the guest is quiet."""
     await link.quiesce(LIMIT)
     return link.state(), program.program.state()
 
 
 async def _goes_on(machine: Machine, states: tuple[dict[str, object], ...], word: bytes) -> None:
-    """A machine that stands still as it was kept: its program still answers."""
+    """Check that a machine that was saved and is still paused has a program that answers after it
+    resumes."""
     async with answering(machine, states[0]) as link:
         assert machine.state is MachineState.PAUSED
         program = Running.attached(link, states[1])
@@ -157,7 +188,7 @@ async def _goes_on(machine: Machine, states: tuple[dict[str, object], ...], word
 
 
 async def test_checkpoints(driver: Driver, spec: MachineSpec, made: Made) -> None:
-    """One while it runs, and one with which it ends; from either a program goes on."""
+    """Make one while it runs, and one with which it ends; a program resumes from either."""
     saved_machines = driver.saved_machines
     if saved_machines is None:
         pytest.skip("it keeps no machine")
@@ -181,8 +212,8 @@ async def test_checkpoints(driver: Driver, spec: MachineSpec, made: Made) -> Non
         assert await checkpointing.save(2) == last
     for finding in saved_machines.examine(last):
         assert finding.is_good, finding
-    for kept in (last, _through_json(last)):
-        restored = saved_machines.restore(spec, kept)
+    for stored in (last, _read_again(spec.directory, driver, last)):
+        restored = saved_machines.restore(spec, stored)
         assert restored.state is MachineState.SAVED
         await _goes_on(restored, states, b"three")
         await restored.stop()
@@ -190,15 +221,56 @@ async def test_checkpoints(driver: Driver, spec: MachineSpec, made: Made) -> Non
             break  # in memory there is but one
 
 
-def _through_json(kept: Checkpoint) -> Checkpoint:
-    """As another process reads it."""
-    import json
+async def test_a_checkpoint_that_is_cancelled(
+    driver: Driver, spec: MachineSpec, made: Made
+) -> None:
+    """Its machine runs on, and the next one has all that its guest has written since."""
+    machine = made(driver.machine(spec))
+    checkpointing = machine.checkpointing
+    if checkpointing is None or not runs_linux(driver):
+        pytest.skip("it keeps no machine")
+    async with answering(machine) as link:
+        number = await _cancelled_checkpoint(checkpointing, spec.directory)
+        assert machine.state is MachineState.RUNNING
+        assert await shell(link, "echo kept >/root/file; sync; echo alive") == "alive\n"
+        await link.quiesce(LIMIT)
+        state, layers = link.state(), machine.disk_layers
+        last = await checkpointing.save(number + 1)
+        assert set(layers) <= set(last.files)
+    assert driver.saved_machines is not None
+    restored = made(driver.saved_machines.restore(spec, last))
+    async with answering(restored, state) as link:
+        await link.attach(LIMIT, let_run=restored.resume)
+        assert await shell(link, "cat /root/file") == "kept\n"
 
-    return kept._replace(machine=json.loads(json.dumps(dict(kept.machine))))
+
+async def _cancelled_checkpoint(checkpointing: Checkpointing, directory: Path) -> int:
+    """Cancel a checkpoint that has begun to write its files; return its number."""
+    for number in range(1, 6):  # one may be complete before this process is aware of its files
+        before = os.listdir(directory)
+        saving = asyncio.ensure_future(checkpointing.checkpoint(number))
+        while os.listdir(directory) == before and not saving.done():
+            await asyncio.wait((saving,), timeout=PROBE / 30)
+        saving.cancel()
+        await asyncio.wait((saving,), timeout=CANCEL_LIMIT)
+        if saving.cancelled():
+            return number
+        assert saving.done(), f"it has not ended within {CANCEL_LIMIT:g} s of being cancelled"
+        saving.result()
+    raise AssertionError("each checkpoint was complete before it could be cancelled")
+
+
+def _read_again(directory: Path, driver: Driver, stored: Checkpoint) -> Checkpoint:
+    """Return the checkpoint as another process finds it in the machine's directory."""
+    shape = MachineShape(image="image", memory=256 << 20, cpus=1, disk=None, network=False)
+    write_saved(directory, SavedMachine(stored, driver.name, "00", shape, {}, (), None))
+    found = find_saved(directory)
+    assert found.saved is not None, found.lost
+    return found.saved.checkpoint
 
 
 async def test_golden_snapshots(driver: Driver, spec_in: SpecIn, made: Made) -> None:
-    """Copies start from one that has booted, and go their own ways."""
+    """Copies start from a booted machine and are independent."""
     golden = driver.golden_snapshots
     if golden is None:
         pytest.skip("it makes no copies")
@@ -210,15 +282,15 @@ async def test_golden_snapshots(driver: Driver, spec_in: SpecIn, made: Made) -> 
         await link.quiesce(LIMIT)
         state = link.state()
         await machine.freezing.freeze()
-    said = set()
+    printed = set()
     for name in ("one", "two"):
         copy = made(golden.clone(spec_in(name), pattern.directory))
         async with answering(copy, state) as link:
             await link.attach(LIMIT, clone_identity(network=False))
             script = "cat /root/file /proc/sys/kernel/random/uuid; echo mine >/root/file"
-            said.add(await shell(link, script + " 2>/dev/null"))
-    assert len(said) == 2
-    assert not any("mine" in text for text in said)
+            printed.add(await shell(link, script + " 2>/dev/null"))
+    assert len(printed) == 2
+    assert not any("mine" in text for text in printed)
 
 
 # 16-bit code that a computer's firmware loads from the first sector of a disk and jumps to: it
@@ -237,7 +309,7 @@ BOOT_SECTOR = (
 async def test_firmware_boots_a_disk(
     linux: Driver, spec: MachineSpec, made: Made, tmp_path: Path, disk_format: str
 ) -> None:
-    """Without a kernel of ours, and without an agent: it ends as what is on the disk says."""
+    """Without our kernel and without an agent, the content of the disk determines how it ends."""
     if not linux.has_firmware:
         pytest.skip("its machines have no firmware")
     raw, disk = tmp_path / "raw", tmp_path / "disk"

@@ -1,9 +1,12 @@
-"""What each driver's machines do, whatever else they can."""
+"""What machines of every driver do, whatever else they can."""
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,7 @@ PROBE = 0.3
 
 
 def state_of(machine: Machine) -> MachineState:
-    """Read anew: a type checker takes it for what it was when it was last compared."""
+    """Return the state; otherwise a type checker assumes that it is as last compared."""
     return machine.state
 
 
@@ -89,7 +92,7 @@ async def test_verbs_that_a_machine_is_not_ready_for(
 
 
 async def test_a_program_and_its_streams(driver: Driver, spec: MachineSpec, made: Made) -> None:
-    """Several at once, each with more than any driver's queue has room for."""
+    """Run several at once, each with more data than any driver's queue can hold."""
     machine = made(driver.machine(spec))
     sent = [os.urandom(100_000) for _ in range(3)]
     async with answering(machine) as link:
@@ -145,7 +148,7 @@ async def test_a_pause_before_the_guest_has_spoken(
 async def test_nothing_is_used_while_it_is_paused(
     linux: Driver, spec: MachineSpec, made: Made
 ) -> None:
-    """Also where programs compute, and begin others, all the time."""
+    """This holds even if programs compute, and start others, all the time."""
     machine = made(linux.machine(spec))
     async with answering(machine) as link:
         if machine.usage() is None:
@@ -166,7 +169,7 @@ async def test_nothing_is_used_while_it_is_paused(
 
 
 async def test_what_it_uses(linux: Driver, spec: MachineSpec, made: Made) -> None:
-    """Also of programs that have ended."""
+    """The usage includes programs that have ended."""
     machine = made(linux.machine(spec))
     async with answering(machine) as link:
         before = machine.usage()
@@ -220,6 +223,63 @@ async def test_a_machine_that_is_killed(driver: Driver, spec: MachineSpec, made:
         await asyncio.to_thread(wait_for_end, process)
 
 
+@pytest.mark.parametrize("step", ["running", "paused", "being saved", "going on"])
+async def test_a_kill_at_each_step(
+    driver: Driver, spec: MachineSpec, made: Made, step: str
+) -> None:
+    """Its end is told as such, and nothing is left; no guest needs to have booted for that."""
+    machine = made(driver.machine(spec))
+    async with _begun(machine):
+        if not machine.process_ids():
+            pytest.skip("it has no process of its own")
+        if step == "paused":
+            await machine.pause()
+        if step in ("running", "paused"):
+            os.kill(machine.process_ids()[0], signal.SIGKILL)
+            await _was_killed(machine)
+            return
+        checkpointing, saved_machines = machine.checkpointing, driver.saved_machines
+        if checkpointing is None or saved_machines is None:
+            pytest.skip("it keeps no machine")
+        if step == "being saved":
+            os.kill(machine.process_ids()[0], signal.SIGSTOP)  # so that it is not done too soon
+            saving = asyncio.ensure_future(checkpointing.checkpoint(1))
+            await asyncio.wait((saving,), timeout=PROBE)
+            os.kill(machine.process_ids()[0], signal.SIGKILL)
+            with pytest.raises(HypervisorError):
+                async with asyncio.timeout(LIMIT):
+                    await saving
+            await _was_killed(machine)
+            return
+        checkpoint = await checkpointing.save(1)
+    restored = made(saved_machines.restore(spec, checkpoint))
+    async with _begun(restored):
+        os.kill(restored.process_ids()[0], signal.SIGKILL)
+        await _was_killed(restored)
+
+
+@asynccontextmanager
+async def _begun(machine: Machine, *, runs: bool = True) -> AsyncIterator[None]:
+    """Start the machine, and wait until all of its processes are there; its guest `runs` on."""
+    link = await GuestLink.open(await machine.start())
+    try:
+        await machine.pause()
+        if runs:
+            await machine.resume()
+        yield
+    finally:
+        link.close()
+
+
+async def _was_killed(machine: Machine) -> None:
+    """Check that its end is told, and that nothing is left of it once it is destroyed."""
+    async with asyncio.timeout(LIMIT):
+        assert (await machine.ended()).cause is EndCause.KILLED
+    assert machine.process_ids() == ()
+    await machine.destroy()
+    assert list(machine.spec.directory.iterdir()) == []
+
+
 async def test_a_disk_outlives_its_machine(linux: Driver, spec: MachineSpec, made: Made) -> None:
     first = made(linux.machine(spec))
     async with answering(first) as link:
@@ -244,11 +304,22 @@ async def test_a_larger_disk(linux: Driver, spec: MachineSpec, made: Made) -> No
         await linux.machine(spec._replace(disk_size=1 << 30)).create()
 
 
+_CLEAN = """
+import sys
+from boincvm.hypervisor.registry import find_driver
+find_driver(sys.argv[1]).remove_orphans()
+"""
+"""What each process does that makes a machine, and `boincvm doctor --clean`."""
+
+
 async def test_machines_of_one_image_are_apart(linux: Driver, spec_in: SpecIn, made: Made) -> None:
     one, two = (made(linux.machine(spec_in(name))) for name in ("one", "two"))
     async with answering(one) as first, answering(two) as second:
-        await shell(first, "echo mine >/root/file; sync")
+        await shell(first, "echo mine >/root/file; sync /root/file")
         assert await shell(second, "ls /root") == ""
+        command = [sys.executable, "-c", _CLEAN, linux.name]
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=LIMIT)
+        assert await shell(first, "cat /root/file") == "mine\n"
         await one.pause()
         assert await shell(second, "echo alive") == "alive\n"
 
@@ -272,10 +343,11 @@ async def test_nothing_is_left(
 async def test_what_it_cannot_do_it_does_not_hand_out(
     driver: Driver, spec: MachineSpec, made: Made
 ) -> None:
-    """Before it starts, too: whoever asks for a network must hear that there is none."""
+    """This holds before it starts: a request for a network must be refused then."""
     plain = made(driver.machine(spec))
     assert plain.network is None
     assert plain.display is None
+    assert plain.remote_desktop is None
     assert plain.balloon is None
     assert plain.freezing is None
     assert (plain.checkpointing is None) is (driver.saved_machines is None)

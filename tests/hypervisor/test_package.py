@@ -1,10 +1,11 @@
-"""What a driver's package says of it, which the advisor believes."""
+"""What a driver's package declares, which the advisor trusts."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from boincvm.hypervisor.contract import CONTRACT_VERSION, Driver, DriverPackage, MachineSpec
 from boincvm.hypervisor.verdict import Ability
+from boincvm.job.model import PortForward
 
 
 def test_the_version_of_the_contract(package: DriverPackage) -> None:
@@ -14,18 +15,25 @@ def test_the_version_of_the_contract(package: DriverPackage) -> None:
 def test_its_machines_can_do_what_it_says_and_nothing_else(
     package: DriverPackage, driver: Driver, spec_in: Callable[[str], MachineSpec]
 ) -> None:
-    spec = spec_in("machine")._replace(network=True, display=True, balloon=True)
+    spec = spec_in("machine")._replace(
+        network=True, display=True, balloon=True, remote_desktop=True
+    )
+    spec = spec._replace(forwards=(PortForward(8080, 80),))
     machine = driver.machine(spec)
+    card = machine.network
     can = {
         Ability.CHECKPOINT: driver.saved_machines is not None,
         Ability.GOLDEN: driver.golden_snapshots is not None,
         Ability.FIRMWARE: driver.has_firmware,
-        Ability.NETWORK: machine.network is not None,
+        Ability.NETWORK: card is not None,
+        Ability.PORT_FORWARDING: card is not None and card.forwards == spec.forwards,
         Ability.DISPLAY: machine.display is not None,
+        Ability.REMOTE_DESKTOP: machine.remote_desktop is not None,
+        Ability.SCREENSHOT: machine.screenshots is not None,
         Ability.BALLOON: machine.balloon is not None,
     }
-    said = package.abilities.of_machines - {Ability.TRANSFER_DISK}  # it exists after the start
-    assert said == {ability for ability, is_there in can.items() if is_there}
+    text = package.abilities.of_machines - {Ability.TRANSFER_DISK}  # it exists after the start
+    assert text == {ability for ability, is_there in can.items() if is_there}
     assert package.abilities.most_cpus == driver.most_cpus
 
 

@@ -1,4 +1,4 @@
-"""A machine ends with the process that has made it, however that ends."""
+"""A machine ends with the process that created it, however that ends."""
 
 import os
 import select
@@ -56,11 +56,11 @@ def test_nothing_runs_on(linux: Driver, spec_in: SpecIn, how: str) -> None:
         stack.enter_context(parent)
         stack.callback(parent.kill)
         assert parent.stdout is not None
-        begun, *said = parent.stdout.readline().split()
+        begun, *text = parent.stdout.readline().split()
         assert begun == b"begun"
         handles = []
         # A daemon's machines do not descend from whoever asked for them.
-        for pid in {*map(int, said), *descendants(parent.pid)}:
+        for pid in {*map(int, text), *descendants(parent.pid)}:
             handles.append(os.pidfd_open(pid))
             stack.callback(os.close, handles[-1])
         assert handles

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -73,10 +74,11 @@ class Bench:
         before: Sequence[str] = (),
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         stdout: int | IO[bytes] = subprocess.PIPE,
+        verb: str = "run",
     ) -> subprocess.Popen[bytes]:
-        """Start `boincvm run` with `arguments`; `before` is a command that starts it."""
+        """Start `boincvm VERB` with `arguments`; `before` is a command that starts it."""
         process = subprocess.Popen(
-            [*before, *COMMAND, "run", *arguments],
+            [*before, *COMMAND, verb, *arguments],
             cwd=self.work,
             env=self.environment(),
             stdin=stdin,
@@ -93,9 +95,10 @@ class Bench:
         text: bytes | None = None,
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         limit: float = LIMIT,
+        verb: str = "run",
     ) -> Done:
         process = self.start(
-            *arguments, before=before, stdin=stdin if text is None else subprocess.PIPE
+            *arguments, before=before, stdin=stdin if text is None else subprocess.PIPE, verb=verb
         )
         return finish(process, text, limit=limit)
 
@@ -111,9 +114,21 @@ class Bench:
         (pid,) = self.machines()
         return pid
 
+    def networks(self) -> list[int]:
+        """Return the process ids of QEMUs that are the network of a User-mode Linux from here.
+
+        Their command line names no file; they run in the machine's directory, which may be gone.
+        """
+        found = []
+        for pid in processes_with(b"qemu-system", b"hubport"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if Path(f"/proc/{pid}/cwd").readlink().is_relative_to(self.cache):
+                    found.append(pid)
+        return found
+
     def left_overs(self) -> list[str]:
         """List what a run must not leave: machines, and files where it keeps them meanwhile."""
-        left = [f"process {pid}" for pid in self.machines()]
+        left = [f"process {pid}" for pid in (*self.machines(), *self.networks())]
         runs = self.cache / "boincvm/runs"
         left += map(str, runs.iterdir() if runs.is_dir() else ())
         left += map(str, self.temporary.iterdir())

@@ -17,36 +17,36 @@ class RealServer:
     A client that proves to be this user may do everything, others nothing.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.root = place / "root"
+    def __init__(self, location: Path) -> None:
+        self.root = location / "root"
         self.root.mkdir(parents=True)
-        self._place = place
+        self._location = location
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
     async def start(self) -> None:
         """Start it, at its former port if it had one."""
-        told = self._place / "port"
-        told.unlink(missing_ok=True)
-        port = ["--port", str(self.port)] if self.port else ["--port-file", str(told)]
+        port_file = self._location / "port"
+        port_file.unlink(missing_ok=True)
+        port = ["--port", str(self.port)] if self.port else ["--port-file", str(port_file)]
         user = ["--user", pwd.getpwuid(0).pw_name] if os.geteuid() == 0 else []
         self._process = await asyncio.create_subprocess_exec(
             *("chirp_server", "--root", self.root, "--interface", "127.0.0.1", *port),
             *("--advertise", "127.0.0.1", "--idle-clients", "20", "--parent-death", *user),
-            *("--transient", self._place),
-            cwd=self._place,
+            *("--transient", self._location),
+            cwd=self._location,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
         async with asyncio.timeout(LIMIT):
-            while not await self._answers(told):  # noqa: ASYNC110 - it does not say when
+            while not await self._answers(port_file):  # noqa: ASYNC110 - it does not say when
                 await asyncio.sleep(0.05)
 
-    async def _answers(self, told: Path) -> bool:
+    async def _answers(self, port_file: Path) -> bool:
         # The server briefly makes a directory of that name to find the full path.
-        if not self.port and told.is_file():
-            self.port = int(told.read_text() or 0)
+        if not self.port and port_file.is_file():
+            self.port = int(port_file.read_text() or 0)
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port or 1)
         except OSError:
@@ -70,8 +70,8 @@ class RealServer:
 
 
 @asynccontextmanager
-async def real_server(place: Path) -> AsyncIterator[RealServer]:
-    made = RealServer(place / "chirp")
+async def real_server(location: Path) -> AsyncIterator[RealServer]:
+    made = RealServer(location / "chirp")
     try:
         await made.start()
         yield made
@@ -119,13 +119,13 @@ async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(b"yes\nyes\nyes\nhostname\nlocalhost\n")
 
 
-def answers(*told: bytes) -> Script:
+def answers(*lines: bytes) -> Script:
     """Make a script that answers one request after the other; then the connection ends."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for one in told:
+        for line in lines:
             await reader.readuntil()
-            writer.write(one)
+            writer.write(line)
             await writer.drain()
         await reader.read()
 

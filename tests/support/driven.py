@@ -13,7 +13,7 @@ from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeGuest
 from support.virtualbox.golden import STATES
 
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds to wait for a machine, at most."""
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 

@@ -28,8 +28,8 @@ async def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
+    location = Path(sys.argv[1])
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={sys.argv[2]}", "tmpfs", str(place)], check=True
+        ["mount", "-t", "tmpfs", "-o", f"size={sys.argv[2]}", "tmpfs", str(location)], check=True
     )
-    asyncio.run(main(place))
+    asyncio.run(main(location))

@@ -6,6 +6,7 @@ import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from boincvm.image.filenames import MANIFEST
@@ -27,11 +28,11 @@ def link_images(images: Path, image: str = "base") -> None:
     # Links, because an image is large and read-only.
     (images / "objects" / digest).mkdir()
     for path in (store / "objects" / digest).iterdir():
-        place = images / "objects" / digest / path.name
+        location = images / "objects" / digest / path.name
         if path.name == MANIFEST:  # users of an image lock it
-            shutil.copy2(path, place)
+            shutil.copy2(path, location)
         else:
-            os.link(path, place)
+            os.link(path, location)
 
 
 class GoldenHome:
@@ -56,9 +57,12 @@ class GoldenHome:
             stdin=subprocess.DEVNULL,
         )
 
-    def run(self, *command: str, **environment: str) -> dict[str, object]:
+    def run(
+        self, *command: str, options: Sequence[str] = (), **environment: str
+    ) -> dict[str, object]:
         """Run a command in a machine of 256 MiB; return the result of `boincvm run --json`."""
-        done = self.boincvm("run", "--memory", "256M", "--json", "--", *command, **environment)
+        words = ("run", *options, "--memory", "256M", "--json", "--", *command)
+        done = self.boincvm(*words, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         result = json.loads(done.stdout)
         assert isinstance(result, dict)

@@ -1,6 +1,7 @@
 """Images that tests use, with golden snapshots for the machines that most of them start."""
 
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.image.store import ImageStore
+from support.image_home import boincvm_image
 
 BUILD_LIMIT = 900.0
 """Seconds that building an image may take if nothing is downloaded yet."""
@@ -44,3 +46,18 @@ def ready_image(
             )
     with ImageStore().open(name) as image:
         return image.directory
+
+
+def earlier_digest(
+    tmp_path_factory: pytest.TempPathFactory, digest: str, name: str, packages: Iterable[str]
+) -> str:
+    """Return the digest of an earlier build with these packages, which is kept under `name`.
+
+    If it is not `digest`, Debian's packages or the host's tools may have changed since; so it is
+    built again.
+    """
+    packages = tuple(packages)
+    if ready_image(tmp_path_factory, name, packages=packages).name == digest:
+        return digest
+    options = [word for package in packages for word in ("--package", package)]
+    return str(boincvm_image(dict(os.environ), "build", *options, name)["digest"])

@@ -37,7 +37,7 @@ class ProcessState(NamedTuple):
     @property
     def before(self) -> list[str]:
         """Return a command that starts another one in this state."""
-        ignored, blocked = [" ".join(str(int(n)) for n in told) for told in self[:2]]
+        ignored, blocked = [" ".join(str(int(n)) for n in reported) for reported in self[:2]]
         return [sys.executable, "-c", _START, ignored, blocked, f"{self.umask:o}"]
 
 

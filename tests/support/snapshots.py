@@ -36,29 +36,29 @@ Change = Callable[[Path], object]
 
 def make_job(directory: Path, job: str = JOB, **changes: object) -> Path:
     """Make a job with a saved machine; `changes` replace what its driver reports."""
-    place = directory / MACHINE
-    place.mkdir(parents=True)
+    location = directory / MACHINE
+    location.mkdir(parents=True)
     (directory / "job.xml").write_text(job)
     (directory / "app.sh").write_text("#!/bin/sh\n")
     blocks = (Block(b"pc.ram", 64 * PAGE),)
-    writer = MemoryWriter(place, MEMORY, None)
+    writer = MemoryWriter(location, MEMORY, None)
     writer.begin(blocks)
     writer.page(0, 1, b"x" * PAGE)
     writer.finish(Frame(b"QEVM\0\0\0\x03", 2, 0, 4, blocks, b"devices"))
     writer.close()
-    write_overlay(place / DISK, 8 << 30)
+    write_overlay(location / DISK, 8 << 30)
     seal(directory, **changes)
     return directory
 
 
 def seal(directory: Path, files: dict[str, FileSeal] | None = None, **changes: object) -> None:
     """Write the checkpoint's manifest, with digests of its files as they are now."""
-    place = directory / MACHINE
-    found = {name: FileSeal(*digest_of(place / name)) for name in (MEMORY, DISK)}
+    location = directory / MACHINE
+    found = {name: FileSeal(*digest_of(location / name)) for name in (MEMORY, DISK)}
     checkpoint = Checkpoint(1, found if files is None else files, {**TABLE, **changes})
     shape = MachineShape(memory=64 * MIB)
     write_saved(
-        place, SavedMachine(checkpoint, "qemu", "0" * 64, shape, {"next_call": 9}, (), None)
+        location, SavedMachine(checkpoint, "qemu", "0" * 64, shape, {"next_call": 9}, (), None)
     )
 
 

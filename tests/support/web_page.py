@@ -39,14 +39,14 @@ def served_page(directory: Path) -> Iterator[str]:
     )
     assert server.stderr is not None
     try:
-        said = []
+        output = []
         for line in server.stderr:
-            said.append(line)
-            if found := re.search(r"http://\S+", line):
+            output.append(line)
+            if found := re.search(r"(http://\S+/) \(it asks for the token in (.+)\)", line):
                 break
         else:
-            raise AssertionError(f"the controller did not start: {said}")
-        yield found[0]
+            raise AssertionError(f"the controller did not start: {output}")
+        yield f"{found[1]}#token={Path(found[2]).read_text().strip()}"
     finally:
         subprocess.run([*command, "rm", "--force", "all"], env=environment, timeout=LIMIT)
         server.send_signal(signal.SIGTERM)

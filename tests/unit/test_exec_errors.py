@@ -1,10 +1,10 @@
-"""What to do about a program that is not executed."""
+"""Advice on programs that cannot be executed."""
 
 import errno
 
 import pytest
 
-from boincvm.exec_errors import LONGEST_ARGUMENT, advice_for
+from boincvm.exec_errors import LONGEST_ARGUMENT, advice_for, packages_of
 
 KNOWN = (
     "E2BIG", "EACCES", "EAGAIN", "EINVAL", "EIO", "EISDIR", "ELIBBAD", "ELOOP", "EMFILE",
@@ -15,9 +15,9 @@ KNOWN = (
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_there_is_advice_for_all_that_may_be(name: str) -> None:
-    said = advice_for(getattr(errno, name), "prog", [b"prog"])
-    assert said
-    assert "\n" not in said
+    text = advice_for(getattr(errno, name), "prog", [b"prog"])
+    assert text
+    assert "\n" not in text
 
 
 def test_there_is_none_for_what_cannot_be() -> None:
@@ -35,3 +35,9 @@ def test_which_of_the_two_limits_it_is() -> None:
     )
     many = advice_for(errno.E2BIG, "prog", [b"x" * LONGEST_ARGUMENT] * 20)
     assert f"all have {20 * (LONGEST_ARGUMENT + 9)} bytes" in many
+
+
+def test_packages_of_programs_with_another_name() -> None:
+    assert packages_of("gcc") == ("gcc", "libc6-dev")
+    assert packages_of("ecm") == ("gmp-ecm",)
+    assert packages_of("no-such-program") == packages_of("/usr/bin/gcc") == ()

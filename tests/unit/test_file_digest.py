@@ -18,7 +18,7 @@ LARGEST_READ = 1 << 20
 @pytest.mark.parametrize("drop_cache", [False, True])
 @pytest.mark.parametrize(("content", "digest"), [(b"", EMPTY), (b"abc", ABC)])
 def test_known_digests(tmp_path: Path, content: bytes, digest: str, drop_cache: bool) -> None:
-    """Those that `b2sum -l 256` gives."""
+    """Compare with the output of `b2sum -l 256`."""
     path = tmp_path / "file"
     path.write_bytes(content)
     assert digest_of(path, drop_cache=drop_cache) == (len(content), digest)

@@ -1,4 +1,4 @@
-"""Imports without garbage collection (gc_freeze.py), each in a process of its own."""
+"""Imports without garbage collection (gc_freeze.py), each in a separate process."""
 
 import subprocess
 import sys

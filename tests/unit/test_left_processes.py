@@ -1,4 +1,4 @@
-"""No test leaves a process running, even one that fails."""
+"""No test leaves a process running, even if it fails."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ PARENT = "import subprocess; subprocess.Popen(['sleep', '1000']); print(flush=Tr
 
 
 class FailedError(Exception):
-    """What a test raises that fails."""
+    """What a failing test raises."""
 
 
 def test_what_a_failing_block_leaves_is_ended() -> None:

@@ -1,4 +1,4 @@
-"""XML as BOINC writes it: what is let pass, what is refused, and on which line."""
+"""XML as BOINC writes it: what is tolerated, what is refused, and on which line."""
 
 import os
 from time import process_time
@@ -67,7 +67,7 @@ def test_what_is_let_pass(document, element):
     ],
 )
 def test_bytes_stay_as_they_are(document, text):
-    """There is no encoding: neither is one byte taken for another, nor two for one."""
+    """There is no encoding: each byte is one character."""
     element = parse(b"<a>" + document + b"</a>")
     assert os.fsencode(element.text) == text
     assert parse(b"<a>" + text.replace(b"&", b"&amp;") + b"</a>") == element
@@ -134,7 +134,7 @@ def test_the_caps_themselves_are_let_pass():
 
 
 def message(document: bytes) -> str:
-    """What parse says of it: nothing if it is an element."""
+    """Return the error of `parse`; nothing if it returns an element."""
     try:
         parse(document)
     except XmlError as error:

@@ -1,4 +1,4 @@
-"""The wheel works away from the checkout: the agent, the recipes and the types are inside."""
+"""The wheel works outside the checkout: it contains the agent, the recipes and the types."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ print(guest.__file__)
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory into which the wheel was installed, without what it depends on."""
+    """Return a directory into which the wheel was installed, without its dependencies."""
     directory = tmp_path_factory.mktemp("wheel")
     options = ("--disable-pip-version-check", "-q", "--no-deps")
     for step in (["wheel", "--no-build-isolation", CHECKOUT], ["install", "--target", "site"]):
@@ -48,7 +48,7 @@ def test_the_installed_package_finds_the_guest_s_sources(installed: Path, tmp_pa
 
 def test_the_wheel_holds_what_is_no_python(installed: Path) -> None:
     package = installed / "boincvm"
-    for name in ("py.typed", "image/download.sh", "_guest/init"):
+    for name in ("py.typed", "image/download.sh", "_guest/init", "_docs/user-guide.md"):
         assert (package / name).is_file(), name
     licenses = list(installed.glob("boincvm-*.dist-info/licenses/LICENSE"))
     assert len(licenses) == 1

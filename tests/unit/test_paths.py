@@ -1,4 +1,4 @@
-"""Where things are kept."""
+"""Where files are stored."""
 
 from pathlib import Path
 

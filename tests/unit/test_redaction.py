@@ -1,4 +1,4 @@
-"""What leaves this computer does not tell where things lie on it."""
+"""What leaves this computer does not contain its directories."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from boincvm import redaction
+from boincvm.host.child_output import ChildOutput
 from boincvm.hypervisor.qemu.process import QemuProcess
 from boincvm.redaction import hide, redact
 
@@ -48,7 +49,7 @@ def test_what_is_seen(text: str, seen: str) -> None:
 
 
 def test_links_and_odd_names(tmp_path: Path) -> None:
-    """A folder's name may be shown by `repr` or `ascii`, and be reached by a link."""
+    """A directory's name may be printed by `repr` or `ascii`, and be reached through a link."""
     real = tmp_path / os.fsdecode(b"ann\xe9")
     real.mkdir()
     (tmp_path / "link").symlink_to(real)
@@ -59,24 +60,25 @@ def test_links_and_odd_names(tmp_path: Path) -> None:
 
 
 def test_what_qemu_says(tmp_path: Path) -> None:
-    """Neither an odd name nor a line that is cut hides what is to be hidden."""
+    """Neither an odd name nor a truncated line reveals what must be hidden."""
     folder = str(tmp_path / os.fsdecode(b"ann\xe9"))
     hide(folder, "~")
     process = QemuProcess.__new__(QemuProcess)
-    process.log = os.memfd_create("log")
+    process._output = written = ChildOutput(tmp_path / "qemu.log")
     try:
-        os.write(process.log, os.fsencode(f"qemu: {'x' * 290} {folder}/disk: no\n"))
-        said = process.last_output()
-        os.pwrite(process.log, os.fsencode(f"qemu: '{folder}/disk' is locked\n\n{' ' * 500}"), 0)
+        os.write(written.inherited, os.fsencode(f"qemu: {'x' * 290} {folder}/disk: no\n"))
+        output = process.last_output()
+        os.write(written.inherited, os.fsencode(f"qemu: '{folder}/disk' is locked\n\n{' ' * 500}"))
         assert process.last_output() == "qemu: '~/disk' is locked"
     finally:
-        os.close(process.log)
-    assert said.startswith("qemu: xxx")
-    assert "/" not in said.replace("~/", "")
+        written.close()
+    assert output.startswith("qemu: xxx")
+    assert "/" not in output.replace("~/", "")
 
 
 def test_traces_and_warnings_of_pythons_own(tmp_path: Path) -> None:
-    """In pieces as Python writes them, from threads and from what nobody waits for, too."""
+    """This includes pieces, as Python writes them, other threads, and exceptions of unawaited
+    tasks."""
     (tmp_path / "module.py").write_text(
         "import sys, threading, warnings\n"
         "from boincvm.redaction import RedactedErrors, hide_this_user\n"

@@ -1,4 +1,4 @@
-"""Work in a thread that nobody need wait for."""
+"""Work in a thread that can be abandoned."""
 
 import asyncio
 import subprocess

@@ -12,7 +12,7 @@ LIMIT = 10.0
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, to be set."""
+    """Set the time."""
     now = [100.0]
     monkeypatch.setattr("boincvm.stopwatch.monotonic", lambda: now[0])
     return now

@@ -1,5 +1,5 @@
-"""Tar archives of strangers: what `tarfile` and GNU tar write is read, all else is refused, and
-no header takes memory."""
+"""Foreign tar archives: what `tarfile` and GNU tar write is read, everything else is refused, and
+no header exhausts memory."""
 
 import gzip
 import io
@@ -29,12 +29,12 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, **more: object) -> tarfile.Ta
 
 
 def header(name: str, kind: bytes, size: int = 0) -> bytes:
-    """One block, in GNU's format, which has room for any size."""
+    """Return one block in GNU's format, which has room for any size."""
     return info(name, kind, size=size).tobuf(tarfile.GNU_FORMAT)[:512]
 
 
 def patched(block: bytes, at: int, data: bytes) -> bytes:
-    """That header with other bytes, and a checksum that is right."""
+    """Return that header with other bytes, and a right checksum."""
     new = bytearray(block)
     new[at : at + len(data)] = data
     new[148:156] = b" " * 8
@@ -100,7 +100,7 @@ def test_times_between_seconds() -> None:
 
 
 def record(key: bytes, value: bytes) -> bytes:
-    """One of a pax header, its own length first."""
+    """Return a record of a pax header, with its own length first."""
     rest = b" " + key + b"=" + value + b"\n"
     length = len(rest) + 1
     while len(str(length)) + len(rest) != length:
@@ -238,13 +238,13 @@ print(what, peak() - before)
 
 
 def zeros(size: int) -> Iterator[bytes]:
-    """Many MiB of them as gzip has them; members of a gzip file stand one behind the other."""
+    """Return many MiB of zeros, compressed; a gzip file consists of consecutive members."""
     piece = gzip.compress(bytes(MIB), 9)
     yield from itertools.repeat(piece, size // MIB)
 
 
 def bombs() -> Iterator[tuple[str, list[bytes]]]:
-    """Heads of archives; a GiB of zeros follows each."""
+    """Yield heads of archives; a GiB of zeros follows each."""
     for kind in (b"x", b"g", b"L", b"K"):
         yield f"header {kind.decode()}", [header("h", kind, 1 << 30)]
     records = b"".join(record(b"k%d" % at, b"v") for at in range(9000))

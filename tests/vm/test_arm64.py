@@ -1,4 +1,4 @@
-"""Machines of an image for arm64, which QEMU emulates, as users start them."""
+"""Machines of an arm64 image, emulated by QEMU, as users start them."""
 
 import json
 import shutil
@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.boinc.testing import EndKind
 from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.architecture import Architecture
-from boincvm.hypervisor.contract import MachineSpec, MachineState
+from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.qemu.driver import QemuDriver
+from boincvm.image.pack import pack_image
 from boincvm.image.store import ImageStore
 from boincvm.machine.start_source import Boot
 from support.bench import Bench
-from support.driven import LIMIT, Running, answering, shell
+from support.driven import answering, shell
+from support.save_and_resume import resume, save_twice
+from support.slot import Slot
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -39,7 +43,7 @@ def test_a_driver_that_cannot_run_it(bench: Bench) -> None:
 def test_without_its_emulator(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is QEMU for x86-64, and nothing else."""
+    """Only QEMU for x86-64 is installed."""
     usual = shutil.which("qemu-system-x86_64")
     assert usual is not None
     programs = tmp_path / "programs"
@@ -49,6 +53,19 @@ def test_without_its_emulator(
     done = bench.run("--image", "base-arm64", "--", "true")
     done.check_error(ExitCode.HYPERVISOR_MISSING, "qemu-system-aarch64 is not installed")
     assert "apt-get install --no-install-recommends qemu-system-arm" in done.stderr
+
+
+async def test_a_task_whose_app_version_brings_the_image(arm64_image: Path, tmp_path: Path) -> None:
+    """It is packed, unpacked by the task, and the driver is chosen by what it is for."""
+    assert arm64_image.exists()
+    async with Slot(tmp_path) as slot:
+        with ImageStore().open("base-arm64") as image:
+            pack_image(image, slot.path / "science.tar.gz")
+        more = "<image>science.tar.gz</image>"
+        slot.machine_job("uname -m; python3 -c 'print(6 * 7)'", more)
+        end = await slot.run(XDG_DATA_HOME=str(tmp_path / "no images"))
+        assert end.kind is EndKind.FINISHED, slot.stderr
+        assert slot.text("out") == "aarch64\n42\n"
 
 
 def test_it_has_no_screen(spec: MachineSpec) -> None:
@@ -75,34 +92,17 @@ def spec(arm64_image: Path, tmp_path: Path) -> MachineSpec:
 
 
 async def test_a_booted_machine_goes_on_from_its_checkpoints(spec: MachineSpec) -> None:
-    """Its stream of state says how large its pages are, which that of a copy does not."""
+    """Its state stream contains the page size, unlike that of a copy."""
     driver = QemuDriver("tcg", architecture=Architecture.AARCH64)
     machine = driver.machine(spec)
     try:
         async with answering(machine) as link:
             assert (await shell(link, "uname -m; nproc")).split() == ["aarch64", "2"]
-            program = Running(link, "cat")
-            await program.feed(b"one")
-            await program.until(3)
-            await link.quiesce(LIMIT)
-            await machine.checkpoint(1)
-            await link.attach(LIMIT)
-            await shell(link, "echo kept >/root/file")
-            await link.quiesce(LIMIT)
-            link_state, state = link.state(), program.program.state()
-            saved = await machine.save(2)
-        assert saved.machine["type"].startswith("virt-")
-        assert all(finding.is_good for finding in driver.examine(saved))
-        restored = driver.restore(spec, saved)
-        try:
-            async with answering(restored, link_state) as link:
-                assert restored.state is MachineState.PAUSED
-                program = Running.attached(link, state)
-                await link.attach(LIMIT, let_run=restored.resume)
-                await program.feed(b"two")
-                assert (await program.until(3))[-3:] == b"two"
-                assert await shell(link, "cat /root/file") == "kept\n"
-        finally:
-            await restored.destroy()
+            saved = await save_twice(machine, link)
+        kind = saved.checkpoint.machine["type"]
+        assert isinstance(kind, str)
+        assert kind.startswith("virt-")
+        assert all(finding.is_good for finding in driver.examine(saved.checkpoint))
+        await resume(driver, spec, saved)
     finally:
         await machine.destroy()

@@ -1,4 +1,4 @@
-"""A running program is put on disk with its machine, and goes on with another host process."""
+"""A machine is saved with a running program, and resumes with another host process."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
 
 COUNTS = """
 import os, select, sys, time
-status_channel = open(os.environ["BOINCVM_VOICE"], "wb", buffering=0)
+status_channel = open(os.environ["BOINCVM_STATUS_CHANNEL"], "wb", buffering=0)
 number = 0
 while True:
     print(number)
@@ -38,7 +38,7 @@ raise SystemExit(7)
 
 
 def sort_lines(listener: Listener) -> tuple[list[int], list[str], int]:
-    """What COUNTS has written: its numbers, its echoes, and the guest's clock at its end."""
+    """Return what COUNTS has written: its numbers, its echoes, and the guest's clock at its end."""
     *lines, clock = listener.output["stdout"].decode().splitlines()
     echoes = [line for line in lines if line.startswith("echo ")]
     return [int(line) for line in lines if line not in echoes], echoes, int(clock.split()[1])
@@ -133,11 +133,11 @@ async def test_a_program_that_ends_and_a_host_that_hangs_up_while_it_is_quiet(
         program = listener.start(link, ENDS_LATER)
         await listener.until(lambda: listener.output["stdout"])
         await link.quiesce(LIMIT)
-        kept = through_a_file(link.state()), through_a_file(program.state())
+        stored = through_a_file(link.state()), through_a_file(program.state())
         link.close()  # the guest sees its port hang up, and waits for the next host
         await asyncio.sleep(2)  # in which the program ends, and nobody is there to be told
         assert machine.process_ids()
-        states = (*kept, await machine.save(next(NUMBERS)))
+        states = (*stored, await machine.save(next(NUMBERS)))
         assert machine.state is MachineState.SAVED
         async with restored(spec, states[0], states[2]) as (machine, link):
             program = listener.attach(link, states[1])

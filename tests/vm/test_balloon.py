@@ -1,4 +1,4 @@
-"""The volunteer's memory preference, and what a real guest and its hypervisor make of it."""
+"""The volunteer's memory preference, with a real guest and its hypervisor."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,8 +38,8 @@ print('read')
 AVAILABLE = "print([line.split()[1] for line in open('/proc/meminfo')][2])"
 
 
-async def says(link: GuestLink, script: str) -> str:
-    """What `script`, of Python, prints in the guest."""
+async def prints(link: GuestLink, script: str) -> str:
+    """Return what the Python source `script` prints in the guest."""
     listener = Listener()
     program = listener.start(link, script)
     program.end_input()
@@ -50,8 +50,8 @@ async def says(link: GuestLink, script: str) -> str:
 
 
 async def available(link: GuestLink) -> int:
-    """Bytes that its programs could still have."""
-    return int(await says(link, AVAILABLE)) << 10
+    """Return the bytes that its programs can still have."""
+    return int(await prints(link, AVAILABLE)) << 10
 
 
 async def holds(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -89,16 +89,16 @@ async def test_a_guest_gives_memory_and_gets_it_back(base_image: Path, tmp_path:
         await machine.set_memory(160 * MIB)
         await holds(has_little)
         # It takes back what it gave rather than kill a program that needs more than it has.
-        assert await says(link, GROW) == f"grown {240 * MIB}"
+        assert await prints(link, GROW) == f"grown {240 * MIB}"
         await machine.set_memory(SIZE)
         await holds(has_all)
 
 
 async def test_memory_in_use_is_given_too(base_image: Path, tmp_path: Path) -> None:
-    """What only the guest's page cache holds."""
+    """It is used only by the guest's page cache."""
     spec = spec_in(tmp_path / "machine", base_image)._replace(memory=SIZE, balloon=True)
     async with booted(spec) as (machine, link):
-        assert await says(link, READ) == "read"
+        assert await prints(link, READ) == "read"
         used = resident(machine)
 
         async def has_given() -> bool:
@@ -117,16 +117,16 @@ async def test_what_a_guest_says_of_its_memory(base_image: Path, tmp_path: Path)
             return await machine.memory() is not None
 
         await holds(has_said)
-        said = await machine.memory()
-        assert said is not None
-        assert said.size == spec.memory
-        assert abs(said.available - await available(link)) < 20 * MIB
+        printed = await machine.memory()
+        assert printed is not None
+        assert printed.size == spec.memory
+        assert abs(printed.available - await available(link)) < 20 * MIB
 
 
 async def test_a_machine_without_a_balloon(base_image: Path, tmp_path: Path) -> None:
     async with booted(spec_in(tmp_path / "machine", base_image)) as (machine, link):
         assert machine.balloon is None
-        assert "virtio_balloon" not in await says(link, "print(open('/proc/modules').read())")
+        assert "virtio_balloon" not in await prints(link, "print(open('/proc/modules').read())")
 
 
 @pytest_asyncio.fixture

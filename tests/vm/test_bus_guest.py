@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(200)
 
 @asynccontextmanager
 async def machine(directory: Path, image: Path, address: Address, name: str) -> AsyncIterator[None]:
-    """A booted machine that is the guest `name` of the bus."""
+    """Start a machine that is the guest `name` of the bus."""
     async with (
         booted(spec_in(directory, image)) as (_, link),
         bus(address, name) as opened,
@@ -52,12 +52,12 @@ async def result(command: Command, name: str) -> tuple[Result, bytes, bytes]:
 async def test_commands_to_two_machines(base_image: Path, tmp_path: Path) -> None:
     there = asyncio.Semaphore(0)
 
-    def tell(_: Guest, change: Change) -> None:
+    def report(_: Guest, change: Change) -> None:
         if change is Change.FOUND:
             there.release()
 
     async with broker() as (_, address), bus(address) as opened:
-        hub = Hub(opened, tell)
+        hub = Hub(opened, report)
         await hub.open()
         try:
             async with (
@@ -112,7 +112,7 @@ async def input_that_follows(hub: Hub) -> None:
 
 
 async def progress(hub: Hub) -> None:
-    script = 'echo "fraction-done 0.25" > "$BOINCVM_VOICE"; read wait'
+    script = 'echo "fraction-done 0.25" > "$BOINCVM_STATUS_CHANNEL"; read wait'
     command = hub.run("g1", Request(("sh", "-c", script)), keep_input=True)
     async with asyncio.timeout(LIMIT):
         while command.answers["g1"].progress != 0.25:

@@ -1,4 +1,4 @@
-"""Checkpoints that are cut off at any step, and disks that fail: nothing is lost but time."""
+"""Checkpoints that are interrupted at any step, and disks that fail: only time is lost."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import pytest_asyncio
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from boincvm.hypervisor.qemu.checkpoint import STEPS
-from boincvm.machine.saved_machine import find_saved
+from boincvm.machine.saved_machine import SCHEMA, find_saved
 from boincvm.paths import data_directory
 from support.slot import LIMIT, Slot
 
@@ -24,10 +24,10 @@ COUNT = 60
 # It asks for a checkpoint after every tenth line.
 SCRIPT = (
     f'i=0; while [ $i -lt {COUNT} ]; do i=$((i+1)); echo "line $i"; sleep 0.05;'
-    " case $i in *0) echo checkpoint-wanted > $BOINCVM_VOICE;; esac; done"
+    " case $i in *0) echo checkpoint-wanted > $BOINCVM_STATUS_CHANNEL;; esac; done"
 )
 LINES = "".join(f"line {i}\n" for i in range(1, COUNT + 1))
-OFTEN = "from boincvm.wrapper import checkpoint_schedule; checkpoint_schedule.LEAST_PAUSE = 0.3"
+OFTEN = "from boincvm.machine import checkpoint_schedule; checkpoint_schedule.LEAST_PAUSE = 0.3"
 WRAP = "from boincvm.cli.boinc_wrapper import main; main()"
 
 
@@ -38,7 +38,7 @@ async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
 
 
 async def start(slot: Slot, *code: str) -> None:
-    """The wrapper, with something of it replaced by `code`."""
+    """Start the wrapper, with something in it replaced by `code`."""
     home = {"XDG_CACHE_HOME": str(slot.cache), "XDG_DATA_HOME": str(data_directory().parent)}
     program = "\n".join([OFTEN, *code, WRAP])
     await slot.start([sys.executable, "-P", "-c", program], environment=home)
@@ -108,17 +108,17 @@ async def test_a_kill_at_every_step_of_the_second_checkpoint(
         return
     assert end.kind is not EndKind.FINISHED, slot.stderr
     await slot.until(lambda: slot.machines() == [], LIMIT)
-    kept = find_saved(slot.path / MACHINE)
-    assert kept.saved is not None, slot.stderr
-    assert kept.lost == ()
-    sizes = kept.saved.task.files.values() if kept.saved.task else ()
+    stored = find_saved(slot.path / MACHINE)
+    assert stored.saved is not None, slot.stderr
+    assert stored.lost == ()
+    sizes = stored.saved.task.files.values() if stored.saved.task else ()
     assert sum(sizes) >= len("".join(f"line {i}\n" for i in range(1, 10)))
     await slot.begin()
     await finishes(slot)
 
 
 async def test_a_kill_before_there_is_a_checkpoint(slot: Slot) -> None:
-    """The task begins anew, and its output has nothing of its first start."""
+    """The task starts over, and its output has nothing of its first start."""
     slot.machine_job(SCRIPT)
     await slot.begin()
     await slot.wait_for_text("out", "line 5\n")
@@ -132,7 +132,7 @@ async def test_a_kill_before_there_is_a_checkpoint(slot: Slot) -> None:
 POWER = """
 import os, shutil
 from pathlib import Path
-place, machine = Path({place!r}), Path({machine!r})
+place, machine = Path({location!r}), Path({machine!r})
 synced = place / "synced"
 synced.mkdir(exist_ok=True)
 really = os.fsync
@@ -156,11 +156,11 @@ os.fsync = fsync
 
 
 async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
-    """After each sync of the directory there is a copy of what a cut would have left: names as
-    they were, and of each file what was synced of it."""
-    place = tmp_path / "cuts"
-    place.mkdir()
-    code = POWER.format(place=str(place), machine=str(slot.path / MACHINE))
+    """After each sync of the directory, make a copy of what a power cut would leave: the names as
+    they were, and the synced part of each file."""
+    location = tmp_path / "cuts"
+    location.mkdir()
+    code = POWER.format(location=str(location), machine=str(slot.path / MACHINE))
     slot.machine_job(SCRIPT.replace("sleep 0.05", "sleep 0.2"))
     in_helper = (
         f"import sys; sys.path.insert(0, sys.argv[1])\n{code}\n"
@@ -168,11 +168,11 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
     )
     receiver = f"from boincvm.hypervisor.qemu import checkpoint as q; q._RECEIVER = {in_helper!r}"
     await start(slot, code, receiver)
-    await slot.holds(lambda: len(list(place.glob("state-*"))) >= 6)
+    await slot.holds(lambda: len(list(location.glob("state-*"))) >= 6)
     output = slot.text("out")
     slot.kill(signal.SIGKILL)
     await slot.wait(LIMIT)
-    states = sorted(place.glob("state-*"))
+    states = sorted(location.glob("state-*"))
     numbers = []
     for state in states:
         found = find_saved(state)
@@ -236,7 +236,8 @@ async def test_a_disk_on_which_the_memory_does_not_fit(slot: Slot, size: int) ->
 
 
 async def test_a_program_whose_machine_cannot_be_kept_has_time_to_end(slot: Slot) -> None:
-    """What it says then, a trickle say, comes out; and nobody waits for one that ignores it."""
+    """Its messages, such as a trickle, still arrive; one that ignores the signal is not waited
+    for."""
     slot.machine_job("trap 'sleep 4; echo told; exit' TERM; echo up; while :; do sleep 0.1; done")
     await start(slot, LIMITED.format(size=0))
     await slot.wait_for_text("out", "up\n")
@@ -275,16 +276,17 @@ async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
     newest.write_text(json.dumps(table))
     await slot.begin()
     await finishes(slot)
-    assert "a newer boincvm made it (schema 3, this one knows 2)" in slot.stderr
+    expected = f"a newer boincvm made it (schema {SCHEMA + 1}, this one knows {SCHEMA})"
+    assert expected in slot.stderr
     assert "resumes from checkpoint" in slot.stderr
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"type": "pc-q35-99.0"}, "QEMU did not start"),
+        ({"type": "pc-q35-99.0"}, "a newer QEMU has saved the machine"),
         (
-            {"accelerator": "kvm", "cpu": "host"},
+            {"accelerator": "kvm", "cpu": "host", "hpet": False},
             "was saved under kvm, which does not work here",
         ),
         ({"type": 3}, "does not record its type"),
@@ -293,7 +295,7 @@ async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
     ],
 )
 async def test_a_machine_of_another_qemu(slot: Slot, change: dict[str, object], words: str) -> None:
-    """What it cannot take up is begun anew, and the log says why."""
+    """If it cannot resume, it starts over, and the log gives the reason."""
     slot.machine_job("echo begin; sleep 2; echo end")
     await slot.begin()
     await slot.wait_for_text("out", "begin")
@@ -326,7 +328,7 @@ time.time_ns = lambda: wall_ns() + slept() * 10**9
 
 
 async def test_a_host_that_slept_for_a_week(slot: Slot, tmp_path: Path) -> None:
-    """Stands for it: the wrapper's wall clock jumps. The guest's follows."""
+    """Simulate it: the wrapper's wall clock jumps. The guest's follows."""
     mark = tmp_path / "slept"
     slot.machine_job("while :; do date +%s; sleep 0.1; done")
     await start(slot, SLEPT.format(mark=str(mark)))

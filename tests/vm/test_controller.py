@@ -1,4 +1,4 @@
-"""Real machines of a controller: their life, and what happens when something is killed."""
+"""Real machines of a controller: their life cycle, and what happens when something is killed."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The controller's command line as a person uses it: a machine's life in a day."""
+"""The controller's command line as a user uses it: a machine's life in a day."""
 
 import json
 import os
@@ -24,7 +24,10 @@ def home(base_image: Path, tmp_path: Path) -> Iterator[Home]:
 
 
 async def test_a_machine_from_the_command_line(home: Home) -> None:
-    home.run("create", "web.1", "--memory", "256M", "--label", "site=here")
+    script = home.directory / "set-up.sh"
+    script.write_text("echo once >>/etc/set-up\n")
+    options = ("--memory", "256M", "--label", "site=here", "--first-boot", str(script))
+    home.run("create", "web.1", *options)
     assert home.state("site=here") == "powered_off"
     async with home.shell("web.1") as terminal:
         await terminal.until("the machine web.1 is powered off")
@@ -38,6 +41,7 @@ async def test_a_machine_from_the_command_line(home: Home) -> None:
     async with home.shell("web.*") as terminal:
         await session(terminal)
     home.run("stop", "site=here")
+    clones(home)
     assert home.state("web.1") == "powered_off"
     events = [json.loads(line) for line in home.run("events", "--json").stdout.splitlines()]
     assert {"vm_state", "command_started", "command_ended"} <= {one["kind"] for one in events}
@@ -120,12 +124,41 @@ def copies(home: Home) -> None:
     times = home.run("exec", "web.1", "--", "stat", "-c", "%.9Y", "here/deep", "here/again").stdout
     assert times == b"1234567890.123456789\n" * 2
 
+    # Anywhere in the guest; and from several machines, each to a directory of its own.
+    home.run("cp", "file", "web.1:/etc/new/file")
+    home.run("cp", "web.*:/etc/new", "all")
+    assert (home.directory / "all/web.1/new/file").read_bytes() == sent
+    left = home.run("exec", "web.1", "--", "ls", "-A").stdout
+    assert left == b"here\n"  # not what was copied through the work directory
+    missing = home.run("cp", "web.1:/no/file", "x", code=ExitCode.OUTPUT_FILE)
+    assert b"/no/file" in missing.stderr
+
+
+def clones(home: Home) -> None:
+    assert b"web.2 has been created" in home.run("clone", "web.1", "web.2").stdout
+    home.run("start", "web.2")
+    found = home.run("exec", "web.2", "--", "cat", "/etc/set-up", "/etc/hostname").stdout
+    assert found == b"once\nweb-2\n"
+    home.run("rm", "--force", "web.2")
+    # A first-boot script that fails leaves nothing: the next start is a first one again.
+    script = home.directory / "fails.sh"
+    script.write_text("ls /etc/tried; touch /etc/tried; exit 3\n")
+    home.run("create", "web.3", "--memory", "256M", "--first-boot", str(script))
+    for _ in range(2):
+        failed = home.run("start", "web.3", code=ExitCode.HOST).stderr
+        assert b"its first-boot script failed: " in failed
+        assert b"No such file" in failed
+    home.run("rm", "web.3")
+    home.run("create", "--count", "2", "--memory", "256M", "many")
+    assert home.run("ls", "--quiet", "many.*").stdout == b"many.1\nmany.2\n"
+    home.run("rm", "many.*")
+
 
 def snapshots(home: Home) -> None:
     taken = home.call_json("snapshot", "take", "web.1", "first", "--description", "with files")
     assert taken["outcomes"]["web.1"]["snapshot"] == "first"
     home.run("exec", "web.1", "--", "rm", "-r", "here")
-    assert home.run("snapshot", "restore", "web.1").stdout == b"web.1 goes on as in first\n"
+    assert home.run("snapshot", "restore", "web.1").stdout == b"web.1 was restored from first\n"
     assert home.run("exec", "web.1", "--", "ls").stdout == b"here\n"
     (listed,) = home.call_json("snapshot", "ls", "web.1")["snapshots"]
     assert (listed["name"], listed["description"]) == ("first", "with files")

@@ -1,4 +1,4 @@
-"""The whole of it: three machines by XML-RPC with the original names, as an old client would."""
+"""Three machines by XML-RPC with the original names, as an old client uses them."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ NAMES = ("1.1.1", "1.2.1", "1.2.2")
 
 @asynccontextmanager
 async def served(directory: Path, broker: BrokerAddress | None) -> AsyncIterator[str]:
-    """The address for an old client."""
+    """Return the address for an old client."""
     async with run_controller(directory, broker=broker) as controller:
         server = Server(controller, ListenAddress(), Policy(token=TOKEN, shared=directory.parent))
         host, port = await server.open()
@@ -79,7 +79,7 @@ def old_client(address: str, work: Path) -> None:
 
 
 def finished(vm: Any, command: str) -> Any:
-    """Asks until it has ended: XML-RPC has nothing that waits."""
+    """Poll until it has ended: XML-RPC has no way to wait."""
     while True:
         result = vm.getCmdResults(command)
         results = [result] if "finished" in result else list(result.values())
@@ -96,6 +96,6 @@ async def test_an_old_client_with_the_embedded_broker(base_image: Path, tmp_path
 async def test_an_old_client_with(base_image: Path, tmp_path: Path, kind: str) -> None:
     with running_broker(kind, tmp_path) as broker:
         port = broker.address.port
-        place = BrokerAddress(LOGIN, PASSCODE, host="127.0.0.1", port=port, dialect=kind)
-        async with served(tmp_path / "controller", place) as address:
+        location = BrokerAddress(LOGIN, PASSCODE, host="127.0.0.1", port=port, dialect=kind)
+        async with served(tmp_path / "controller", location) as address:
             await asyncio.to_thread(old_client, address, tmp_path)

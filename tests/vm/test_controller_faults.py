@@ -1,5 +1,5 @@
-"""Faults of the controller of real machines: it is killed while files are on their way, and a
-shim stands still for a while."""
+"""Faults of the controller of real machines: it is killed during transfers, and a shim is stopped
+for a while."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ LIMIT = 100.0
 
 
 async def killed(directory: Path, way: str, offset: int, transfer: str, file: Path) -> None:
-    """A controller of another process, at that byte of the file's way."""
+    """Run a controller in another process, which is killed at that byte of the file."""
     script = ("-m", "support.controller.killed_controller")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -44,7 +44,7 @@ async def killed(directory: Path, way: str, offset: int, transfer: str, file: Pa
 
 @asynccontextmanager
 async def machine_of(directory: Path) -> AsyncIterator[tuple[int, "Left"]]:
-    """The shim of a machine `a` that runs while there is no controller."""
+    """Return the shim of a machine `a` that runs while there is no controller."""
     try:
         async with controlled(directory, ends_all=False) as asked:
             await asked("create", name="a", memory="256M")
@@ -66,21 +66,21 @@ def digest(data: bytes) -> str:
 
 
 class Left:
-    """What is in a controller's directory that was not when this was made."""
+    """Files in a controller's directory that did not exist when this was made."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._known = set(directory.iterdir())
 
     def files(self) -> set[str]:
-        """And what is on its way to the machine `a`, or back."""
+        """Return the files in transit to or from the machine `a`."""
         spool = self._directory / "machines" / "a" / "spool"
         found = {*self._directory.iterdir(), *filter(Path.is_file, spool.rglob("*"))}
         return {str(path) for path in found - self._known}
 
 
 async def in_guest(asked: Controlled) -> list[str]:
-    """Digest of `large`, and what else is there."""
+    """Return the digest of `large`, and what else exists."""
     script = "sha256sum <large; ls -A; find / -xdev -name '*boincvm-part*'"
     ((code, text),) = (await asked.run("a", "sh", "-c", script)).values()
     assert code == 0
@@ -141,7 +141,7 @@ async def test_the_controller_is_killed_while_a_file_comes_from_a_machine(
 async def test_a_shim_stands_still_for_a_while(
     base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is silent, then dropped, and is heard again: what it was told is done once."""
+    """It is silent, then dropped, and found again: its requests are handled once."""
     # Its beat is of 10 s.
     monkeypatch.setattr(registry, "BEAT", 1.0)
     monkeypatch.setattr(registry, "SILENT_AFTER", 14.0)
@@ -157,16 +157,16 @@ async def test_a_shim_stands_still_for_a_while(
                     await meanwhile.changed()
             os.kill(asked.shim("a"), signal.SIGSTOP)
             try:
-                told = await asked.begin("a", "sh", "-c", "echo once >>told; wc -l <told")
+                reported = await asked.begin("a", "sh", "-c", "echo once >>told; wc -l <told")
                 again = await asked.begin(
                     "a", "sh", "-c", "echo once >>again; wc -l <again", id=f"mine-{number}"
                 )
                 await asked.until_event(kind, "")
                 assert (await asked.vm("a"))["state"] == "stuck"
-                assert not told.is_finished
+                assert not reported.is_finished
             finally:
                 os.kill(asked.shim("a"), signal.SIGCONT)
-            assert await asked.ends(told) == {"a": (0, f"{number}\n")}
+            assert await asked.ends(reported) == {"a": (0, f"{number}\n")}
             assert await asked.ends(again) == {"a": (0, f"{number}\n")}
             assert await asked.ends(meanwhile) == {"a": (0, "1\n2\n3\n4\n5\n6\n")}
             vm = await asked.vm("a")
@@ -175,7 +175,7 @@ async def test_a_shim_stands_still_for_a_while(
                 "a": (0, f"{2 * number}\n")
             }
         kinds = [event.kind for event in asked.controller.events.after(0)]
-        assert kinds.count("guest_heard_again") >= 1
+        assert kinds.count("guest_recovered") >= 1
         assert kinds.count("guest_found") == 2
 
 

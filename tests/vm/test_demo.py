@@ -1,4 +1,4 @@
-"""The main job: a real program, never written for this, on real input, in a real machine."""
+"""The main job: a real, unmodified program on real input in a real machine."""
 
 import math
 import shutil

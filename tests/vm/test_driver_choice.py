@@ -1,4 +1,4 @@
-"""The driver of a real machine: what job, volunteer and host say, and the line in the log."""
+"""The driver of a real machine: requests of job, volunteer and host, and the line in the log."""
 
 import json
 import os
@@ -69,7 +69,7 @@ async def test_preferences_that_cannot_be_read_postpone_the_task(
 def test_the_run_says_which_and_why() -> None:
     done = boincvm("run", "-v", "--", "echo", "done")
     assert done.stdout == "done\n"
-    assert done.stderr == "boincvm: the driver qemu: nobody asks for another\n"
+    assert done.stderr == "boincvm: the driver qemu: the default\n"
     done = boincvm("run", "-v", "--driver", "auto", "--", "echo", "done")
     assert done.stdout == "done\n"
     assert done.stderr.startswith("boincvm: the driver qemu: ")

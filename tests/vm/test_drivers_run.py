@@ -1,9 +1,10 @@
 """One command line on each driver: a number goes in, the same factors come out.
 
-GMP-ECM is a real program of an image's, never written for this. It runs on the real hypervisor, but
-for VMware's, for which a stand-in runs the machine.
+GMP-ECM is a real, unmodified program in an image. It runs on the real hypervisor, except for
+VMware's, where a stand-in runs the machine.
 """
 
+import asyncio
 import json
 import math
 import subprocess
@@ -15,9 +16,12 @@ from pathlib import Path
 import pytest
 from benchmarks import libvirt_daemon
 
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.virtualbox.driver import open_driver
 from boincvm.hypervisor.vmware import installation
 from support.images import ready_image
 from support.virtualbox.fixture import use_virtualbox
+from support.virtualbox.golden import WITH_A_BOOT, GoldenMachine, golden_machine
 from support.vmware.fixture import vmware_installed
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
@@ -62,8 +66,19 @@ def _daemon(_: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> Iterator[Com
         yield USUAL
 
 
-def _package(_: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> nullcontext[Command]:
+def _package(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> nullcontext[Command]:
+    """It starts a copy: a boot takes a minute or two."""
     use_virtualbox(patch)
+    image: Path = request.getfixturevalue("science_image")
+    directory: Path = request.getfixturevalue("tmp_path") / "golden"
+    directory.mkdir()
+    files = (image / "kernel", image / "initrd", image / "root.qcow2")
+    spec = MachineSpec(directory, *files, memory=256 << 20, cpus=1)
+
+    async def snapshot() -> GoldenMachine:
+        return await golden_machine(await open_driver(), spec, "sci", balloon=False)
+
+    patch.setenv("XDG_DATA_HOME", str(asyncio.run(snapshot()).data_directory))
     return nullcontext(USUAL)
 
 
@@ -85,8 +100,8 @@ BOOTS_FOR_MINUTES = ("virtualbox",)
 
 
 @pytest.fixture(scope="module")
-def science_image(tmp_path_factory: pytest.TempPathFactory) -> None:
-    ready_image(tmp_path_factory, "sci", packages=["gmp-ecm"])
+def science_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ready_image(tmp_path_factory, "sci", packages=["gmp-ecm"])
 
 
 @pytest.fixture(
@@ -96,13 +111,13 @@ def science_image(tmp_path_factory: pytest.TempPathFactory) -> None:
     ]
 )
 def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """`boincvm run --driver` with the driver's name, which is there."""
+    """Return `boincvm run --driver` with the name of a driver that is available."""
     with DRIVERS[request.param](request, monkeypatch) as boincvm:
         yield (*boincvm, "run", "--driver", request.param)
 
 
-@pytest.mark.timeout(LIMIT + 100)
-def test_ecm(command: Command, science_image: None, tmp_path: Path) -> None:
+@pytest.mark.timeout(LIMIT + WITH_A_BOOT)
+def test_ecm(command: Command, science_image: Path, tmp_path: Path) -> None:
     (tmp_path / "number").write_text(f"{NUMBER}\n")
     done = subprocess.run(
         [*command, "--json", *OPTIONS, "--", "sh", "-c", SCRIPT],
@@ -112,9 +127,9 @@ def test_ecm(command: Command, science_image: None, tmp_path: Path) -> None:
         timeout=LIMIT,
         check=False,
     )
-    told = json.loads(done.stdout)
-    assert told["exit_code"] == 0, told
+    reported = json.loads(done.stdout)
+    assert reported["exit_code"] == 0, reported
     factors = (tmp_path / "factors").read_text()
-    assert told["stdout"] == factors
+    assert reported["stdout"] == factors
     assert math.prod(map(int, factors.split())) == NUMBER
     assert factors == FACTORS

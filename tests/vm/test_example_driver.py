@@ -1,4 +1,4 @@
-"""The example of a driver, installed as a package of its own, does what the manual says."""
+"""The example driver, installed as a separate package, does what the manual says."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.timeout(290), pytest.mark.usefixtures("base_image")]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which the example is installed."""
+    """Return the environment in which the example is installed."""
     directory = tmp_path_factory.mktemp("installed")
     # Nothing is fetched: what builds it is in the environment of the tests.
     options = ["-q", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(directory)]
@@ -41,7 +41,7 @@ def test_doctor_knows_it(installed: dict[str, str]) -> None:
 
 
 def test_another_version_of_the_contract(installed: dict[str, str], tmp_path: Path) -> None:
-    """It is named, refused, and in nobody's way."""
+    """It is reported and refused, and does not affect others."""
     directory = tmp_path / "old"
     (directory / "old-1.0.dist-info").mkdir(parents=True)
     about = directory / "old-1.0.dist-info"

@@ -1,6 +1,6 @@
-"""Copies of one machine that go on from its disk share no random number, whichever way they go on;
-the clock and the host name are right before a program runs. A program reads /dev/urandom all the
-time (fresh_program.py). Golden starts: test_golden.py."""
+"""Copies of one machine that resume from its disk share no random number, however they resume; the
+clock and the host name are right before a program runs. A program reads /dev/urandom all the time
+(fresh_program.py). Golden starts are in test_golden.py."""
 
 import asyncio
 import shutil
@@ -25,8 +25,11 @@ on a busy host the clock that it is given is some tenths of a second late."""
 async def test_a_checkpoint_from_which_two_go_on(
     base_image: Path, tmp_path: Path, *, hold: bool
 ) -> None:
-    """`hold` as with snapshots and a machine's last checkpoint; without it as with those that are
-    made every few minutes, where programs run on: then the agent comes before them."""
+    """Resume twice from one checkpoint.
+
+    `hold`: as with snapshots and a machine's last checkpoint; without it as with the regular ones,
+    during which programs keep running: then the agent runs before them.
+    """
     spec, listener = spec_in(tmp_path / "machine", base_image), Listener()
     async with booted(spec) as (machine, link):
         program = listener.start(link, SCRIPT)
@@ -50,7 +53,7 @@ async def test_a_checkpoint_from_which_two_go_on(
 
 
 async def ended(asked: Controlled, vm: str) -> Report:
-    """The program in that machine, which was restored, writes to a file."""
+    """Wait until the program in the restored machine has written to a file."""
     script = "until [ -s done ]; do sleep 0.1; done; cat out"
     ((code, text),) = (await asked.run(vm, "sh", "-c", script)).values()
     assert code == 0
@@ -84,7 +87,7 @@ async def test_snapshots_of_the_controller(base_image: Path, tmp_path: Path) -> 
 
 
 async def test_a_machine_that_was_suspended_to_disk(base_image: Path, tmp_path: Path) -> None:
-    """Its files are copied, as by whoever moves them to two hosts."""
+    """Its files are copied, as for a move to two hosts."""
     directory = tmp_path / "c"
     async with controlled(directory, ends_all=False) as asked:
         await begin(asked, "a")

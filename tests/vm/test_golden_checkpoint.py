@@ -1,4 +1,4 @@
-"""A copy of a golden snapshot is put on disk and goes on from there, as a task's machine does."""
+"""A copy of a golden snapshot is saved and resumes, as a task's machine does."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from boincvm.host.process_tree import command_line
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
 from boincvm.hypervisor.qemu.command import CPUS
 from boincvm.hypervisor.qemu.driver import QemuDriver
+from boincvm.hypervisor.qemu.target import Target
 from support.booted import LIMIT, Listener, booted, restored, save, spec_in
 
 pytestmark = pytest.mark.timeout(200)
@@ -24,7 +25,7 @@ while True:
 
 
 async def freeze(driver: QemuDriver, spec: MachineSpec) -> dict[str, object]:
-    """Makes `spec.directory` a golden snapshot; its guest link's state."""
+    """Make `spec.directory` a golden snapshot; return its guest link's state."""
     machine = driver.golden_snapshots.machine(spec)
     try:
         link = await GuestLink.open(await machine.start(), silence_limit=LIMIT)
@@ -39,7 +40,7 @@ async def freeze(driver: QemuDriver, spec: MachineSpec) -> dict[str, object]:
 
 
 async def run_on(listener: Listener) -> None:
-    """Until the program has written some more."""
+    """Wait until the program has written more."""
     had = len(listener.output["stdout"])
     await listener.until(lambda: len(listener.output["stdout"]) > had + 500)
 
@@ -48,28 +49,28 @@ async def run_on(listener: Listener) -> None:
 async def test_a_copy_is_kept_and_goes_on_twice(
     base_image: Path, tmp_path: Path, *, balloon: bool
 ) -> None:
-    """Its state has no configuration section, unlike that of a machine that booted."""
+    """Its state has no configuration section, unlike that of a booted machine."""
     driver, listener = QemuDriver("tcg"), Listener()
     golden = spec_in(tmp_path / "golden", base_image)._replace(balloon=balloon)
     link_state = await freeze(driver, golden)
     spec = spec_in(tmp_path / "machine", base_image)._replace(balloon=balloon)
     machine = driver.golden_snapshots.clone(spec, golden.directory)
-    kept: Checkpoint | None = None
+    stored: Checkpoint | None = None
     program: dict[str, object] = {}
     for number in (1, 2, 3):
-        if kept is not None:
-            machine = driver.restore(spec, kept)
+        if stored is not None:
+            machine = driver.restore(spec, stored)
         try:
             channel = await machine.start()
             link = await GuestLink.open(channel, silence_limit=LIMIT, attach_to=link_state)
-            if kept is None:
+            if stored is None:
                 await link.attach(LIMIT, clone_identity(network=False))
                 listener.start(link, COUNTS)
             else:
                 listener.attach(link, program)
                 await link.attach(LIMIT, let_run=machine.resume)
             await run_on(listener)
-            if kept is None:  # one while it runs, so that the next one has a base
+            if stored is None:  # one while it runs, so that the next one has a base
                 await link.quiesce(LIMIT)
                 await machine.checkpoint(10)
                 await link.attach(LIMIT)
@@ -77,7 +78,7 @@ async def test_a_copy_is_kept_and_goes_on_twice(
             await link.quiesce(LIMIT)
             assert listener.program is not None
             link_state, program = link.state(), listener.program.state()
-            kept = await machine.save(number + 10)
+            stored = await machine.save(number + 10)
             link.close()
         finally:
             await machine.stop()
@@ -86,26 +87,28 @@ async def test_a_copy_is_kept_and_goes_on_twice(
     assert listener.output["stderr"] == b""
 
 
-async def test_a_machine_of_a_former_version_goes_on_with_the_cpu_that_it_had(
+async def test_a_machine_of_a_former_version_goes_on_with_the_cpu_and_timer_that_it_had(
     base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its checkpoint does not say the CPU; emulation had ERMS then, and the next checkpoint says
-    so."""
+    """Its checkpoint records neither; emulation had ERMS then and no HPET, and the next checkpoint
+    records that."""
     spec, listener = spec_in(tmp_path / "machine", base_image), Listener()
-    usual = CPUS["tcg"]
     monkeypatch.setitem(CPUS, "tcg", "max")
+    monkeypatch.setattr(Target, "has_hpet", lambda *_, **__: False)
     async with booted(spec) as (former, link):
         listener.start(link, COUNTS)
         await run_on(listener)
-        link_state, program, kept = await save(former, link, listener)
-        assert kept.machine["cpu"] == "max"
-        silent = {name: value for name, value in kept.machine.items() if name != "cpu"}
-        monkeypatch.setitem(CPUS, "tcg", usual)
-        async with restored(spec, link_state, kept._replace(machine=silent)) as (machine, link):
+        link_state, program, stored = await save(former, link, listener)
+        assert (stored.machine["cpu"], stored.machine["hpet"]) == ("max", False)
+        silent = {name: stored.machine[name] for name in stored.machine.keys() - {"cpu", "hpet"}}
+        monkeypatch.undo()
+        async with restored(spec, link_state, stored._replace(machine=silent)) as (machine, link):
             (pid,) = machine.process_ids()
             words = command_line(pid)
             assert words[words.index(b"-cpu") + 1] == b"max"
+            assert b"hpet=off" in words[words.index(b"-machine") + 1]
             listener.attach(link, program)
             await link.attach(LIMIT, let_run=machine.resume)
             await run_on(listener)
-            assert (await save(machine, link, listener))[2].machine["cpu"] == "max"
+            again = (await save(machine, link, listener))[2].machine
+            assert (again["cpu"], again["hpet"]) == ("max", False)

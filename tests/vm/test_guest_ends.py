@@ -1,5 +1,5 @@
-"""A guest that ends while a program runs in it: the cause and the code are the same whether its
-machine booted, is a copy of a golden snapshot, or goes on from where it was saved."""
+"""A guest that ends while a program runs in it: cause and code are the same whether its machine
+booted, is a copy of a golden snapshot, or resumed."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def script(word: str) -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, base_image: Path) -> GoldenHome:
-    """With a golden snapshot."""
+    """Return a home with a golden snapshot."""
     home = GoldenHome(tmp_path_factory.mktemp("home") / "data")
     home.take_snapshot()
     return home
@@ -72,7 +72,7 @@ async def test_a_task_that_goes_on_from_the_disk(tmp_path: Path) -> None:
 async def test_a_machine_whose_golden_snapshot_is_of_no_use(
     home: GoldenHome, golden_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It boots, its log says why, and the snapshot is gone, or made anew already."""
+    """It boots, its log gives the reason, and the snapshot is removed or already recreated."""
     monkeypatch.setenv("XDG_DATA_HOME", home.environment["XDG_DATA_HOME"])
     monkeypatch.delenv(SWITCH)
     state = golden_directory / GOLDEN_STATE

@@ -1,4 +1,4 @@
-"""What machines call themselves: the name that they have for us, however they begin."""
+"""Host names of machines, however they start."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ STARTS = {"cold": "no", "golden": "yes"}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, base_image: Path) -> GoldenHome:
-    """With a golden snapshot, which serves all names."""
+    """Return a home with a golden snapshot, which serves all names."""
     home = GoldenHome(tmp_path_factory.mktemp("home") / "data")
     home.take_snapshot()
     return home
@@ -37,11 +37,11 @@ async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reported"),
     [("fold.7 of 9", "fold-7-of-9 fold-7-of-9 127.0.1.1"), ("", "guest guest 127.0.0.1")],
 )
 def test_a_run_has_the_name_of_its_job(
-    home: GoldenHome, tmp_path: Path, start: str, name: str, told: str
+    home: GoldenHome, tmp_path: Path, start: str, name: str, reported: str
 ) -> None:
     job = tmp_path / "job.toml"
     first = f"name = '{name}'\n" if name else ""
@@ -49,7 +49,7 @@ def test_a_run_has_the_name_of_its_job(
     job.write_text(f"{first}[machine]\nmemory = '256M'\n[[task]]\ncommand = {command}\n")
     done = home.boincvm("run", "--json", str(job), BOINCVM_GOLDEN=STARTS[start])
     result = json.loads(done.stdout)
-    assert (result["start"], result["stdout"].split()) == (start, told.split())
+    assert (result["start"], result["stdout"].split()) == (start, reported.split())
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -66,7 +66,7 @@ async def test_a_machine_of_the_controller(
 
 
 async def test_a_task_has_the_name_of_its_work_unit(slot: Slot) -> None:
-    """Which is the same on every host, and tells nothing of this one."""
+    """It is the same on every host, and reveals nothing about this one."""
     slot.machine_job(SCRIPT)
     end = await slot.run()
     assert (slot.path / "out").read_text().split() == [*["fake-work-unit"] * 2, "127.0.1.1"], end

@@ -1,4 +1,4 @@
-"""Disks that name files of the host, given to a real QEMU: it is never begun with one."""
+"""Disks that name files of the host, with a real QEMU, which is never started with one."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def secret(tmp_path: Path) -> Path:
 
 
 def point_at(disk: Path, secret: Path) -> None:
-    """Makes the qcow2 file `disk` one whose content is that of the file `secret`."""
+    """Make the content of the qcow2 file `disk` that of the file `secret`."""
     name = os.fsencode(secret)
     clusters = len(SECRET) * 2048 >> 16
     with disk.open("r+b") as file:
@@ -59,7 +59,7 @@ def hostile_disk(path: Path, secret: Path) -> Path:
 
 
 def test_such_a_disk_would_give_the_file_away(tmp_path: Path, secret: Path) -> None:
-    """What all this is about: QEMU's own tools read the secret through it."""
+    """Show the danger: QEMU's own tools read the secret through it."""
     disk = hostile_disk(tmp_path / "disk.qcow2", secret)
     command = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(disk), str(tmp_path / "out")]
     subprocess.run(command, check=True, timeout=LIMIT)
@@ -104,22 +104,23 @@ async def test_a_disk_of_a_former_life(spec: MachineSpec, secret: Path) -> None:
 
 
 def test_an_image_in_the_store(tmp_path: Path, secret: Path) -> None:
-    """The whole way: digests and manifest agree, and the command says why it is refused."""
+    """Test the whole path: digests and manifest agree, and the command gives the reason for the
+    refusal."""
     home = tmp_path / "home"
     with ImageStore(data_directory() / "images").open("base") as image:
-        place = home / "data" / "images" / "new"
-        shutil.copytree(image.directory, place)
-        manifest = decode_manifest((place / "manifest.json").read_bytes(), place)
-    root = place / "root.qcow2"
+        location = home / "data" / "images" / "new"
+        shutil.copytree(image.directory, location)
+        manifest = decode_manifest((location / "manifest.json").read_bytes(), location)
+    root = location / "root.qcow2"
     root.unlink()
     hostile_disk(root, secret)
     content = root.read_bytes()
     sealed = ContentFile("root.qcow2", len(content), hashlib.sha256(content).hexdigest())
     hostile = replace(manifest, files=(*manifest.files[:2], sealed))
-    (place / "manifest.json").unlink()
-    (place / "manifest.json").write_bytes(hostile.encode())
+    (location / "manifest.json").unlink()
+    (location / "manifest.json").write_bytes(hostile.encode())
     store = ImageStore(home / "data" / "images")
-    store.publish("base", place, hostile)
+    store.publish("base", location, hostile)
     done = subprocess.run(
         [sys.executable, "-m", "boincvm.cli.main", "run", "--json", "--", "cat", "/dev/vda"],
         env={**os.environ, "BOINCVM_HOME": str(home)},
@@ -129,8 +130,8 @@ def test_an_image_in_the_store(tmp_path: Path, secret: Path) -> None:
         check=False,
     )
     assert done.returncode == ExitCode.HYPERVISOR_FAILED
-    told = json.loads(done.stdout)["error"]["message"]
-    assert "root.qcow2 may not be a machine's disk: it names another file" in told
+    reported = json.loads(done.stdout)["error"]["message"]
+    assert "root.qcow2 may not be a machine's disk: it names another file" in reported
 
 
 async def test_a_checkpoint_that_says_more_than_its_machine_type(spec: MachineSpec) -> None:

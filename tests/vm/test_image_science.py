@@ -1,4 +1,4 @@
-"""An image of packages that only work once they are configured: each computes what is known."""
+"""An image of packages that work only once they are configured: each computes a known result."""
 
 import os
 import signal
@@ -11,7 +11,8 @@ import pytest
 from boincvm.image.store import ImageStore
 from support.bench import Bench, machines_beneath, until, wait_for_end
 from support.image_home import boincvm_image, new_home
-from support.images import ready_image
+from support.images import earlier_digest, ready_image
+from support.killed_on_failure import killed_on_failure
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.first]
 
@@ -67,13 +68,13 @@ print(f"{optimize.brentq(lambda x: x * x - 2, 0, 2):.6f} {linalg.det([[1.0, 2], 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The image, which is built only where it is missing or out of date: it takes minutes."""
+    """Return the image, which takes minutes and is built only if it is missing or out of date."""
     ready_image(tmp_path_factory, NAME, packages=PACKAGES, limit=BUILD_LIMIT)
 
 
 @pytest.fixture(scope="module")
-def said(image: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each program said, all of them in one machine: it has much to load."""
+def output(image: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the output of each program, all run in one machine, because loading takes long."""
     bench = Bench(tmp_path_factory.mktemp("science") / "bench")
     files = {"Main.java": JAVA, "sum.c": SUM, "primes.c": PRIMES, "roots.py": SCIPY}
     programs = {
@@ -120,18 +121,20 @@ def said(image: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
         ("dpkg", "installed"),
     ],
 )
-def test_a_program_computes_what_is_known(said: dict[str, str], program: str, answer: str) -> None:
-    assert said[program].strip() == answer
+def test_a_program_computes_what_is_known(
+    output: dict[str, str], program: str, answer: str
+) -> None:
+    assert output[program].strip() == answer
 
 
-def test_octave_ends_as_it_should(said: dict[str, str]) -> None:
-    lines = said["octave"].splitlines()
+def test_octave_ends_as_it_should(output: dict[str, str]) -> None:
+    lines = output["octave"].splitlines()
     assert "-360" in lines
     assert not [line for line in lines if "error" in line or "exception" in line]
 
 
-def test_certificates_are_there_for_openssl_and_for_java(said: dict[str, str]) -> None:
-    for_openssl, for_java = map(int, said["certificates"].split())
+def test_certificates_are_there_for_openssl_and_for_java(output: dict[str, str]) -> None:
+    for_openssl, for_java = map(int, output["certificates"].split())
     assert for_openssl > 100
     assert for_java > 100
 
@@ -142,24 +145,27 @@ def test_the_image_says_that_it_is_configured(image: None) -> None:
         assert not [path for path in opened.directory.iterdir() if path.suffix == ".raw"]
 
 
-def test_two_builds_of_a_configured_image_are_alike(tmp_path: Path) -> None:
-    """With what dates its files most: Java's trust store, font caches."""
-    packages = ("--package", "default-jre-headless", "--package", "fontconfig")
-    digests = []
-    for place in ("one", "another place"):
-        built = boincvm_image(new_home(tmp_path / place), "build", *packages, "alike")
-        digests.append(built["digest"])
-    assert digests[0] == digests[1]
+def test_two_builds_of_a_configured_image_are_alike(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It has what contains most dates: Java's trust store, font caches."""
+    packages = ("default-jre-headless", "fontconfig")
+    options = [word for package in packages for word in ("--package", package)]
+    built = boincvm_image(new_home(tmp_path / "another place"), "build", *options, "alike")
+    digest = str(built["digest"])
+    assert earlier_digest(tmp_path_factory, digest, "test-alike", packages) == digest
 
 
 def test_a_build_that_is_interrupted_while_packages_are_configured(tmp_path: Path) -> None:
     environment = new_home(tmp_path / "home")
     command = [sys.executable, "-m", "boincvm.cli.main", "image", "build"]
-    with subprocess.Popen(
-        [*command, "--package", "fontconfig", "interrupted"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+    with killed_on_failure(
+        subprocess.Popen(
+            [*command, "--package", "fontconfig", "interrupted"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
     ) as build:
         until(lambda: machines_beneath(tmp_path), limit=BUILD_LIMIT)
         (machine,) = machines_beneath(tmp_path)
@@ -167,4 +173,5 @@ def test_a_build_that_is_interrupted_while_packages_are_configured(tmp_path: Pat
         build.send_signal(signal.SIGTERM)
         assert build.wait(60) == 128 + signal.SIGTERM
     wait_for_end(end)
-    assert list((tmp_path / "home/data/images/builds").iterdir()) == []
+    builds = tmp_path / "home/data/images/builds"
+    assert [path.name for path in builds.iterdir()] == ["lock"]

@@ -1,6 +1,6 @@
-"""A machine is at work, and its shim, its hypervisor or the controller is killed.
+"""A machine is busy, and its shim, its hypervisor or the controller is killed.
 
-Some rounds of killed_operations.py, which plays as many as one likes; `SEED` is printed by it.
+These are some rounds of killed_operations.py, which can play any number; it prints `SEED`.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ EVERY = 8
 
 
 def test_something_is_killed_in_the_middle(base_image: Path, tmp_path: Path) -> None:
-    """Of all pairs every eighth one in an order that is by chance, and the same each time."""
+    """Take every eighth pair in an order that is random, but always the same."""
     chosen = [*KNOWN, *list(rounds(SEED, len(PAIRS)))[::EVERY]]
     with fleet_in(tmp_path) as fleet:
         for number, (name, victim, delay) in enumerate(chosen):

@@ -1,5 +1,5 @@
-"""A shim or its hypervisor is killed at each step of a snapshot: what the guest had synced is
-there at the next start, and so are the snapshots that were there."""
+"""A shim or its hypervisor is killed at each step of a snapshot: what the guest had synced exists
+at the next start, and so do the earlier snapshots."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ STEPS = (*checkpoint.STEPS, RUNS_AGAIN, "manifest written", "snapshot named")
 
 
 class Gate:
-    """Where gated shims ask. `closed_at`: steps that are not let pass."""
+    """The socket that gated shims ask. `closed_at`: steps that are held."""
 
     def __init__(self) -> None:
         self.closed_at: set[str] = set()
@@ -53,7 +53,7 @@ class Gate:
                 await self._news.wait()
 
     def open(self, *steps: str) -> None:
-        """For good: whoever waits there goes on."""
+        """Open for good: shims that wait there continue."""
         self.closed_at -= set(steps)
         for step in steps:
             if step in self._waiting:
@@ -72,7 +72,7 @@ async def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 
 class Counting:
-    """A program in the machine `a` that counts: it writes a number, syncs it and says it."""
+    """A program in the machine `a` that counts: it writes a number, syncs it and prints it."""
 
     def __init__(self, asked: Controlled, command: Command) -> None:
         self._asked = asked
@@ -80,21 +80,21 @@ class Counting:
 
     @classmethod
     async def begin(cls, asked: Controlled) -> Self:
-        """It goes on where its last life has come to."""
+        """Start counting where its last life ended."""
         begun = cls(asked, await asked.begin("a", "sh", "-c", COUNTS))
         await begun.goes_on()
         return begun
 
-    async def heard(self) -> int:
-        """The last number that it has said."""
-        told = await self._asked("command", id=self._command.id, output=True)
-        return int(["0", *told["answers"]["a"]["output"]["stdout"].split("\n")][-2])
+    async def received(self) -> int:
+        """Return the last number that was received from it."""
+        reported = await self._asked("command", id=self._command.id, output=True)
+        return int(["0", *reported["answers"]["a"]["output"]["stdout"].split("\n")][-2])
 
     async def goes_on(self) -> None:
-        """Until it has said some more."""
-        enough = await self.heard() + 3
+        """Wait until it has printed more."""
+        enough = await self.received() + 3
         async with asyncio.timeout(LIMIT):
-            while await self.heard() < enough:
+            while await self.received() < enough:
                 await self._command.changed()
 
 
@@ -102,8 +102,8 @@ class Counting:
 async def cut_off(
     asked: Controlled, gate: Gate, name: str, step: str, counting: Counting
 ) -> AsyncIterator[None]:
-    """A snapshot `name` stands still at `step` in the block. What counts goes on if it is to run
-    by then."""
+    """Hold a snapshot `name` at `step` in the block; the counting program continues if it should
+    run then."""
     runs = STEPS.index(step) >= STEPS.index(RUNS_AGAIN)
     gate.closed_at = {step, *([RUNS_AGAIN] if runs else [])}
     async with asyncio.TaskGroup() as group:
@@ -119,11 +119,11 @@ async def cut_off(
         gate.open(*STEPS)
 
 
-def whole_snapshots(place: MachineDirectory) -> list[str]:
-    """Their names, each found to be what was written."""
-    found = Snapshots(place).all()
+def whole_snapshots(location: MachineDirectory) -> list[str]:
+    """Return the names of the snapshots, each of which is verified."""
+    found = Snapshots(location).all()
     for one in found:
-        read_checkpoint(place, one.number)
+        read_checkpoint(location, one.number)
     return [one.name for one in found]
 
 
@@ -131,7 +131,7 @@ def whole_snapshots(place: MachineDirectory) -> list[str]:
 async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
     gate: Gate, base_image: Path, tmp_path: Path, victim: str
 ) -> None:
-    """At each step, and of one machine, so that its layers become one meanwhile."""
+    """Test each step with one machine, so that its layers are merged meanwhile."""
     async with controlled(tmp_path / "c") as asked:
         await asked("create", name="a", memory="256M")
         machine = asked.controller.machines.find("a")
@@ -149,7 +149,7 @@ async def test_what_was_synced_outlives_a_snapshot_that_is_cut_off(
             assert await asked.outcome("start", "a") == {"state": "running"}, step
             ((code, counted),) = (await asked.run("a", "cat", "counted")).values()
             assert code == 0, step
-            assert int(counted) >= await counting.heard(), step
+            assert int(counted) >= await counting.received(), step
             assert whole_snapshots(asked.directory("a"))[0] == "first", step
         assert whole_snapshots(asked.directory("a"))[-1] == f"cut-{len(STEPS) - 1}"
         restored = await asked.outcome("snapshot_restore", "a", name="first")

@@ -1,4 +1,4 @@
-"""A machine with less memory than its image needs is refused beforehand, with the figure."""
+"""A machine with less memory than its image needs is refused before it starts, with the size."""
 
 import asyncio
 import subprocess
@@ -21,7 +21,7 @@ BOOT_LIMIT = 20.0
 
 @pytest.fixture
 def least(base_image: Path) -> int:
-    """MiB that the base image needs, as was measured when it was built."""
+    """Return the MiB that the base image needs, as measured when it was built."""
     with ImageStore().open("base") as image:
         figure = image.manifest.least_memory
     assert figure is not None
@@ -40,7 +40,7 @@ def test_the_figure_is_enough(bench: Bench, least: int) -> None:
 
 
 def test_the_figure_is_not_much_more_than_enough(tmp_path: Path, base_image: Path) -> None:
-    """What is refused does not boot, or has next to nothing left."""
+    """A refused machine would not boot, or have next to nothing left."""
 
     async def boot() -> None:
         spec = spec_in(tmp_path / "machine", base_image)._replace(memory=TOO_LITTLE << 20)

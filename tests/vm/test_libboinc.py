@@ -59,7 +59,7 @@ def test_a_python_application_and_its_words(bench: Bench) -> None:
         "boinc.finish(3, 'the end')\n"
     )
     script = (
-        "mkfifo voice; cat voice >messages & export BOINCVM_VOICE=$PWD/voice; exec 3>voice;"
+        "mkfifo fifo; cat fifo >messages & export BOINCVM_STATUS_CHANNEL=$PWD/fifo; exec 3>fifo;"
         "python3 app.py 3>&-; code=$?; exec 3>&-; wait; exit $code"
     )
     done = bench.sh(script, "--input", "boinc.py", "--input", "app.py", "--output", "messages")
@@ -71,12 +71,12 @@ def test_a_python_application_and_its_words(bench: Bench) -> None:
 
 
 async def messages_of(session: Session, *arguments: str) -> list[StatusMessage]:
-    """What the guest's program `app` says to the host."""
+    """Return what the guest's program `app` sends to the host."""
     messages: list[StatusMessage] = []
 
-    def hear(said: object, count: int) -> None:
-        assert isinstance(said, list)
-        messages.extend(said)
+    def receive(text: object, count: int) -> None:
+        assert isinstance(text, list)
+        messages.extend(text)
         program.grant(count)
 
     program = GuestProgram(
@@ -85,7 +85,7 @@ async def messages_of(session: Session, *arguments: str) -> list[StatusMessage]:
         directory=str(WORK),
         environment=ENVIRONMENT,
         output=lambda _, data: program.grant(len(data)),
-        on_status=hear,
+        on_status=receive,
     )
     program.end_input()
     await program.wait()
@@ -113,7 +113,7 @@ async def test_what_an_application_says_reaches_the_host(bench: Bench) -> None:
             session = machine.session
             await put_tree(
                 session.link,
-                session.window,
+                session.transfer_disk,
                 Path("app"),
                 PurePosixPath("app"),
                 directory=bench.work,

@@ -1,13 +1,15 @@
-"""`--driver libvirt`, and what happens to a machine's domain behind our back."""
+"""`--driver libvirt`, and changes to a machine's domain from outside."""
 
 import asyncio
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,30 +20,17 @@ from benchmarks import libvirt_daemon
 from benchmarks.libvirt_daemon import Daemon
 
 from boincvm.exit_codes import ExitCode
+from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec, MachineState
 from boincvm.hypervisor.libvirt.definition import NAMESPACE
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
 from boincvm.hypervisor.registry import open_driver
 from support.driven import LIMIT, answering, shell
+from support.golden_home import GoldenHome
 from support.small_disk import needs_namespaces, small_disk
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
-pytestmark = pytest.mark.timeout(200)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_libvirt() -> Iterator[None]:
-    """A daemon of this module's own, which has looked at the host's QEMU already."""
-    with libvirt_daemon.running() as daemon, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
-        yield
-
-
-@pytest.fixture
-def connection() -> Iterator[libvirt.virConnect]:
-    connection = libvirt.open(os.environ["BOINCVM_LIBVIRT_URI"])
-    yield connection
-    connection.close()
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("own_libvirt")]
 
 
 @asynccontextmanager
@@ -73,7 +62,7 @@ def handle_of(process: int) -> Iterator[int]:
 
 
 def has_ended(handle: int) -> bool:
-    """Also if its parent has not noticed yet."""
+    """Tell whether it has ended, even if its parent has not noticed yet."""
     return select.select([handle], [], [], 0)[0] != []
 
 
@@ -93,6 +82,23 @@ def test_a_run(base_image: Path) -> None:
     )
     assert done.returncode == 7, done.stderr
     assert json.loads(done.stdout)["stdout"] == "x" * 10_000
+
+
+def test_a_run_that_starts_from_a_golden_snapshot(base_image: Path, tmp_path: Path) -> None:
+    """Copies that run at the same time have each a name, an identity and a disk of their own."""
+    home = GoldenHome(tmp_path / "data")
+    home.warm("--driver", "libvirt")
+    script = "head -c 16 /dev/urandom | od -An -tx1; cat /root/file; echo mine >/root/file; sync"
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(home.run, "sh", "-c", f"{script} 2>&1", options=("--driver", "libvirt"))
+            for _ in range(2)
+        ]
+        results = [run.result() for run in runs]
+    assert [result["start"] for result in results] == ["golden", "golden"]
+    outputs = [str(result["stdout"]) for result in results]
+    assert outputs[0] != outputs[1]
+    assert not any("mine" in text for text in outputs)
 
 
 async def test_a_domain_that_is_destroyed(
@@ -124,7 +130,7 @@ async def test_a_domain_that_is_paused(
 async def test_a_daemon_that_ends(
     base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
-    """The machine ends with it, and its successor finds nothing to do."""
+    """The machine ends with it, and the next daemon finds nothing to do."""
     with libvirt_daemon.running() as daemon:
         monkeypatch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
         async with machine_in(base_image, tmp_path / "machine") as machine, answering(machine):
@@ -136,6 +142,54 @@ async def test_a_daemon_that_ends(
             daemon.process.wait(LIMIT)
 
 
+async def test_a_directory_that_somebody_removes(base_image: Path, tmp_path: Path) -> None:
+    """The machine runs on, and ends as it should."""
+    async with machine_in(base_image, tmp_path / "machine") as machine:
+        link = await GuestLink.open(await machine.start())
+        try:
+            assert machine._home is not None
+            shutil.rmtree(machine._home.directory)
+            await machine.stop()
+            assert (await end_of(machine)).cause is EndCause.ASKED
+        finally:
+            link.close()
+
+
+def test_a_killed_run(base_image: Path, connection: libvirt.virConnect) -> None:
+    """Its machine ends, and what is left of it is removed by `doctor --clean`, or the next run."""
+    with TemporaryDirectory(prefix="lv") as cache, ExitStack() as stack:
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+        run = subprocess.Popen(
+            [BOINCVM, "run", "--driver", "libvirt", "--", "sh", "-c", "echo begun; sleep 1000"],
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        stack.enter_context(run)
+        stack.callback(run.kill)
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"begun\n"
+        homes = Path(cache) / "boincvm/libvirt"
+        assert "killed processes have left nothing behind" in clean(environment)
+        assert len([path for path in homes.iterdir() if path.is_dir()]) == 1
+        run.kill()
+        run.wait()
+        assert "removed machines of the driver libvirt: 1\n" in clean(environment)
+        assert not any(path.is_dir() for path in homes.iterdir())
+        assert connection.listAllDomains() == []
+
+
+def clean(environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        [BOINCVM, "doctor", "--clean"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout
+
+
 FOREIGN = f"""<domain type="qemu"><name>boincvm-00000000</name><memory>65536</memory>
 <metadata><x:machine xmlns:x="{NAMESPACE}" id="other"/></metadata>
 <os><type arch="x86_64">hvm</type></os></domain>"""
@@ -145,6 +199,7 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import open_driver
+from boincvm.paths import cache_directory
 
 async def main(daemon, *files):
     driver = await open_driver("libvirt", Path(files[1]))
@@ -161,7 +216,7 @@ asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))
 async def test_what_a_crash_has_left(
     base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Daemon and maker are killed at once; another's domain, whatever its name, stays."""
+    """Daemon and maker are killed at once; a foreign domain, whatever its name, stays."""
     directory = tmp_path / "machine"
     directory.mkdir(mode=0o700)
     files = (base_image / "kernel", base_image / "initrd", base_image / "root.qcow2")
@@ -199,23 +254,22 @@ import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 from benchmarks import libvirt_daemon
 with libvirt_daemon.running() as daemon:
-    os.environ["BOINCVM_LIBVIRT_URI"] = daemon.uri
-    sys.exit(subprocess.run(sys.argv[2:]).returncode)
+    small = {"BOINCVM_LIBVIRT_URI": daemon.uri, "XDG_CACHE_HOME": sys.argv[2]}
+    sys.exit(subprocess.run(sys.argv[3:], env={**os.environ, **small}).returncode)
 """
 
 
 @needs_namespaces
 def test_a_full_disk(base_image: Path) -> None:
-    with TemporaryDirectory(prefix="lv") as place:
+    with TemporaryDirectory(prefix="lv") as location:
         argv = ["run", "--driver", "libvirt", "--"]
         fill = ["dd", "if=/dev/zero", "of=big", "bs=1M", "count=100", "conv=fsync"]
         root = str(Path(__file__).parents[2])
         done = subprocess.run(
             [
-                *small_disk("16m", Path(place)),
-                *(sys.executable, "-c", IN_A_SMALL_PLACE, root, BOINCVM, *argv, *fill),
+                *small_disk("16m", Path(location)),
+                *(sys.executable, "-c", IN_A_SMALL_PLACE, root, location, BOINCVM, *argv, *fill),
             ],
-            env={**os.environ, "XDG_CACHE_HOME": place},
             capture_output=True,
             text=True,
             timeout=120,

@@ -1,4 +1,4 @@
-"""Machines that libvirt saves: what the conformance suite does not ask."""
+"""Machines saved by libvirt: what the conformance suite does not test."""
 
 import asyncio
 import json
@@ -6,40 +6,31 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 import libvirt
 import pytest
-from benchmarks import libvirt_daemon
 
-from boincvm.errors import HypervisorError
+from boincvm.errors import HypervisorError, HypervisorKilledError
+from boincvm.file_digest import digest_of
+from boincvm.host.process_tree import command_line
 from boincvm.hypervisor import qcow2
-from boincvm.hypervisor.contract import Checkpoint, MachineSpec, MachineState
+from boincvm.hypervisor.contract import Checkpoint, EndCause, MachineSpec, MachineState
+from boincvm.hypervisor.libvirt import disks as disks_module
+from boincvm.hypervisor.libvirt import machine as machine_module
+from boincvm.hypervisor.libvirt import merging
 from boincvm.hypervisor.libvirt.driver import LibvirtDriver
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
+from boincvm.hypervisor.libvirt.saved import read_saved_state
 from boincvm.hypervisor.registry import open_driver
-from support.driven import LIMIT, answering, shell
+from support.driven import LIMIT, Running, answering, shell
 from support.small_disk import needs_namespaces, small_disk
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_libvirt() -> Iterator[None]:
-    with libvirt_daemon.running() as daemon, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
-        yield
-
-
-@pytest.fixture
-def connection() -> Iterator[libvirt.virConnect]:
-    connection = libvirt.open(os.environ["BOINCVM_LIBVIRT_URI"])
-    yield connection
-    assert connection.listAllDomains() == []
-    connection.close()
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("own_libvirt")]
 
 
 @pytest.fixture
@@ -77,7 +68,7 @@ async def saved(driver: LibvirtDriver, spec: MachineSpec) -> tuple[Checkpoint, d
 
 
 async def test_layers_that_cannot_be_recorded(driver: LibvirtDriver, spec: MachineSpec) -> None:
-    """The machine is as it was before: on the layers that were recorded last."""
+    """The machine stays as it was: on the layers that were recorded last."""
 
     async def fail(layers: tuple[str, ...]) -> None:
         raise RuntimeError(f"cannot record {len(layers)} layers")
@@ -94,7 +85,7 @@ async def test_layers_that_cannot_be_recorded(driver: LibvirtDriver, spec: Machi
 
 
 async def test_a_disk_of_layers(driver: LibvirtDriver, spec: MachineSpec) -> None:
-    """Each checkpoint adds one, of which no file names another; a boot from them has it all."""
+    """Each checkpoint adds one that names no other file; a boot from them has all data."""
     recorded = []
 
     async def record(layers: tuple[str, ...]) -> None:
@@ -104,9 +95,9 @@ async def test_a_disk_of_layers(driver: LibvirtDriver, spec: MachineSpec) -> Non
     machine = driver.machine(spec)
     async with answering(machine) as link:
         for number in (1, 2, 3):
-            await shell(link, f"echo {number} >/root/{number}; sync")
+            await shell(link, f"echo {number} >/root/{number}; sync /root/{number}")
             await machine.checkpoint(number, record)
-        await shell(link, "echo 4 >/root/4; sync")
+        await shell(link, "echo 4 >/root/4; sync /root/4")
     await machine.stop()
     assert machine.disk_layers == recorded[-1]
     assert [len(layers) for layers in recorded] == [2, 3, 4]
@@ -117,10 +108,84 @@ async def test_a_disk_of_layers(driver: LibvirtDriver, spec: MachineSpec) -> Non
         assert await shell(link, "cat /root/[1-4]") == "1\n2\n3\n4\n"
 
 
+async def test_layers_become_one_while_the_guest_runs(
+    driver: LibvirtDriver, spec: MachineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No checkpoint's file changes; a boot and a resume find all that was there."""
+    for module in (machine_module, disks_module):
+        monkeypatch.setattr(module, "MANY_LAYERS", 3)
+    recorded: list[tuple[str, ...]] = []
+    checkpoints = []
+
+    async def record(layers: tuple[str, ...]) -> None:
+        recorded.append(layers)
+
+    machine = driver.machine(spec)
+    async with answering(machine) as link:
+        busy = Running(
+            link, "/bin/sh", "-c", "while echo . >>/root/busy; do sleep 0.1; echo .; done"
+        )
+        for number in (1, 2, 3, 4):
+            await shell(link, f"head -c 300000 /dev/urandom >/root/{number}; sync /root/{number}")
+            await link.quiesce(LIMIT)
+            checkpoints.append(await machine.checkpoint(number, record))
+            await link.attach(LIMIT)
+        assert [len(layers) for layers in recorded] == [2, 3, 4, 2, 3]
+        assert machine.disk_layers == recorded[-1]
+        assert 0 < checkpoints[2].pause < LIMIT
+        assert b"." in busy.output["stdout"]
+        sums = "echo 3 >/proc/sys/vm/drop_caches; cd /root; sha256sum [1-4]"
+        content = await shell(link, sums)
+        await link.quiesce(LIMIT)
+        state = link.state()
+        last = await machine.save(5)
+    assert len(read_saved_state(last).layers) == 3
+    for checkpoint in checkpoints:
+        for name, seal in checkpoint.files.items():
+            assert digest_of(spec.directory / name) == (seal.size, seal.digest), name
+    booted = driver.machine(spec._replace(layers=recorded[-1]))
+    async with answering(booted) as link:
+        assert await shell(link, sums) == content
+    await booted.stop()
+    restored = driver.restore(spec, last)  # which merges them, too
+    async with destroyed(restored), answering(restored, state) as link:
+        assert len(restored.disk_layers) == 2
+        await link.attach(LIMIT, let_run=restored.resume)
+        assert await shell(link, sums) == content
+
+
+async def test_layers_that_cannot_be_merged(
+    driver: LibvirtDriver, spec: MachineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is as it was: if that cannot be recorded, and if libvirt refuses."""
+    for module in (machine_module, disks_module):
+        monkeypatch.setattr(module, "MANY_LAYERS", 1)
+
+    async def fail(layers: tuple[str, ...]) -> None:
+        if layers[0] != disks_module.FIRST_LAYER:
+            raise RuntimeError("cannot record")
+
+    async with destroyed(driver.machine(spec)) as machine, answering(machine) as link:
+        with pytest.raises(RuntimeError, match="cannot record"):
+            await machine.checkpoint(1, fail)
+        assert machine.disk_layers == ("disk-000000.qcow2", "disk-000001.qcow2")
+        assert {path.name for path in spec.directory.glob("disk*")} == set(machine.disk_layers)
+        assert await shell(link, "echo kept >/root/file; sync; cat /root/file") == "kept\n"
+        monkeypatch.setattr(merging, "_COPY", 1 << 30)  # a flag that there is not
+        checkpoint = await machine.checkpoint(2)
+        assert len(read_saved_state(checkpoint).layers) == 2
+        monkeypatch.setattr(disks_module, "MOST_LAYERS", 3)
+        with pytest.raises(
+            HypervisorError, match="3 layers already, and they cannot be merged: li"
+        ):
+            await machine.checkpoint(3)
+        assert await shell(link, "cat /root/file") == "kept\n"
+
+
 async def test_a_domain_of_the_same_name(
     driver: LibvirtDriver, spec: MachineSpec, connection: libvirt.virConnect
 ) -> None:
-    """Somebody else's stays, and the saved machine is as good as before once it has gone."""
+    """The foreign domain stays, and the saved machine can resume once it has gone."""
     last, state = await saved(driver, spec)
     text = f"""<domain type="qemu"><name>boincvm-{last.machine["id"]}</name>
         <memory>65536</memory><os><type arch="x86_64">hvm</type></os></domain>"""
@@ -136,6 +201,44 @@ async def test_a_domain_of_the_same_name(
         with pytest.raises(HypervisorError, match="runs already"):
             await driver.restore(spec, last).start()
         assert await shell(link, "echo alive") == "alive\n"
+
+
+async def test_a_kill_while_it_resumes(driver: LibvirtDriver, spec: MachineSpec) -> None:
+    """The saved machine is not at fault: it can resume later."""
+    last, state = await saved(driver, spec)
+    name = f"guest=boincvm-{last.machine['id']},".encode()
+    for _ in range(TRIES):
+        machine = driver.restore(spec, last)
+        ended = Event()
+        killing = asyncio.ensure_future(asyncio.to_thread(kill_when_it_is_there, name, ended))
+        try:
+            await machine.start()
+        except HypervisorKilledError:
+            break
+        finally:
+            ended.set()
+            await killing
+        assert (await machine.ended()).cause is EndCause.KILLED  # it was too late
+        await machine.stop()
+    else:
+        pytest.fail(f"it was killed too late {TRIES} times")
+    restored = driver.restore(spec, last)
+    async with destroyed(restored), answering(restored, state) as link:
+        await link.attach(LIMIT, let_run=restored.resume)
+        assert await shell(link, "cat /root/file") == "kept\n"
+
+
+TRIES = 5
+
+
+def kill_when_it_is_there(name: bytes, ended: Event) -> None:
+    """Kill the QEMU with that `name` on its command line, which is about to start."""
+    while not ended.wait(0.005):
+        for process in Path("/proc").glob("[0-9]*"):
+            arguments = command_line(int(process.name))
+            if any(name in argument for argument in arguments) and b"-incoming" in arguments:
+                os.kill(int(process.name), signal.SIGKILL)
+                return
 
 
 RESUMED = """
@@ -163,7 +266,7 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_a_resumed_machine_ends_with_its_maker(
     driver: LibvirtDriver, spec: MachineSpec, connection: libvirt.virConnect
 ) -> None:
-    """However that ends; and another process resumes from the same checkpoint."""
+    """However that ends, another process can resume from the same checkpoint."""
     last, state = await saved(driver, spec)
     files = [spec.directory, spec.kernel, spec.initrd, spec.root]
     maker = await asyncio.create_subprocess_exec(
@@ -224,18 +327,25 @@ with libvirt_daemon.running() as daemon:
 
 @needs_namespaces
 def test_a_full_disk(base_image: Path) -> None:
-    """The machine is told to be as it was, and its guest runs on."""
+    """The machine stays as it was, and its guest keeps running."""
     names = ("kernel", "initrd", "root.qcow2")
-    with TemporaryDirectory(prefix="lv") as place:
-        files = [Path(place), *(base_image / name for name in names)]
+    with TemporaryDirectory(prefix="lv") as location:
+        files = [Path(location), *(base_image / name for name in names)]
         root = str(Path(__file__).parents[2])
         done = subprocess.run(
-            [*small_disk("48m", Path(place)), sys.executable, "-c", FULL, root, *map(str, files)],
+            [
+                *small_disk("48m", Path(location)),
+                sys.executable,
+                "-c",
+                FULL,
+                root,
+                *map(str, files),
+            ],
             stdout=subprocess.PIPE,
             text=True,
             timeout=250,
             check=False,
         )
-    said = "the host's disk is full, so the machine cannot be saved\nalive\n"
+    output = "the host's disk is full, so the machine cannot be saved\nalive\n"
     assert done.returncode == 0
-    assert done.stdout == said * 2
+    assert done.stdout == output * 2

@@ -1,4 +1,4 @@
-"""`qemu:///system`: the whole host's daemon, in a mount namespace with files of its own."""
+"""`qemu:///system`: the system daemon, in a mount namespace with separate files."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import libvirt
@@ -16,7 +17,10 @@ import pytest
 from benchmarks import libvirt_daemon
 from benchmarks.libvirt_daemon import Daemon
 
+from boincvm.hypervisor.registry import find_driver
+from boincvm.hypervisor.verdict import Speed
 from support.driven import LIMIT
+from support.killed_on_failure import killed_on_failure
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
 USER, GROUP = pwd.getpwnam("nobody")[2:4]
@@ -33,8 +37,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with libvirt_daemon.running(libvirt_daemon.start_system) as daemon:
+def daemon(base_image: Path) -> Iterator[Daemon]:
+    verdict = find_driver("qemu").assess(lambda: base_image / "kernel")
+    start = partial(libvirt_daemon.start_system, hides_kvm=verdict.speed is not Speed.NATIVE)
+    with libvirt_daemon.running(start) as daemon:
         yield daemon
 
 
@@ -62,16 +68,28 @@ def test_a_run_of_root(base_image: Path) -> None:
     assert json.loads(done.stdout)["stdout"] == "x" * 10_000
 
 
+def test_a_killed_run(base_image: Path, daemon: Daemon) -> None:
+    """Its machine ends with it: `nothing_left` checks that."""
+    words = ["run", "--driver", "libvirt", "--", "sh", "-c", "echo up; sleep 999"]
+    with killed_on_failure(subprocess.Popen([BOINCVM, *words], stdout=subprocess.PIPE)) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"up\n"
+        with closing(libvirt.open(daemon.uri)) as connection:
+            assert len(connection.listAllDomains()) == 1
+        running.kill()
+
+
 AS_ANOTHER_USER = """
 import asyncio, os, sys
 from pathlib import Path
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import open_driver
-from support.driven import answering, shell
+from support.driven import LIMIT, answering, shell
 
 async def main(*files):
     driver = await open_driver("libvirt", files[1])
-    machine = driver.machine(MachineSpec(*files, memory=256 << 20, cpus=1))
+    spec = MachineSpec(*files, memory=256 << 20, cpus=1)
+    machine = driver.machine(spec)
     async with answering(machine) as link:
         await machine.pause()
         await machine.resume()
@@ -81,14 +99,22 @@ async def main(*files):
                 if line.startswith(("Uid", "Gid"))), sep="\\n")
         owners = {path.stat().st_uid for path in files[0].rglob("*")}
         print("owners", *owners, len(list(files[0].iterdir())), flush=True)
-    await machine.destroy()
+        assert await shell(link, "echo kept >/root/file; cat /root/file") == "kept\\n"
+        await link.quiesce(LIMIT)
+        state = link.state()
+        last = await machine.save(1)
+    restored = driver.restore(spec, last)
+    async with answering(restored, state) as link:
+        await link.attach(LIMIT, let_run=restored.resume)
+        print(await shell(link, "cat /root/file"), end="", flush=True)
+    await restored.destroy()
 
 asyncio.run(main(*map(Path, sys.argv[1:])))
 """
 
 
 def test_a_machine_of_another_user(base_image: Path, daemon: Daemon) -> None:
-    """Its process and its files are that user's, and nothing is left."""
+    """Its process and its files belong to that user; it can be saved, and nothing is left."""
     home = daemon.directory / "home"
     home.mkdir(mode=0o700)
     image = daemon.directory / "image"
@@ -116,11 +142,12 @@ def test_a_machine_of_another_user(base_image: Path, daemon: Daemon) -> None:
         check=False,
     )
     assert done.returncode == 0, done
-    said = done.stdout.splitlines()
-    assert [line.split() for line in said[:2]] == [
+    output = done.stdout.splitlines()
+    assert [line.split() for line in output[:2]] == [
         ["Uid:", *[str(USER)] * 4],
         ["Gid:", *[str(GROUP)] * 4],
     ]
-    assert said[2].split() == ["owners", str(USER), "2"]
+    assert output[2].split() == ["owners", str(USER), "2"]
+    assert output[3:] == ["kept"]
     assert list(machine.iterdir()) == []
-    assert list((home / "cache" / "libvirt").iterdir()) == []
+    assert [path.name for path in (home / "cache" / "libvirt").iterdir()] == ["lock"]

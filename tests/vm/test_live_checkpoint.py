@@ -1,4 +1,4 @@
-"""What a checkpoint of a running machine has is what its memory was at one moment."""
+"""A checkpoint of a running machine contains its memory at one moment."""
 
 import asyncio
 import os
@@ -38,16 +38,16 @@ def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
 
 
 def pages_of(directory: Path, name: str) -> dict[int, bytes]:
-    """The guest's pages that are not all zeros, by number."""
+    """Return the guest's pages that are not all zeros, by number."""
     image = MemoryImage.read(directory, name)
     files = [(directory / one).open("rb") for one in image.chain]
     try:
         (block,) = (i for i, one in enumerate(image.frame.blocks) if one.name == b"memory")
         table = image.tables[block]
         return {
-            number: os.pread(files[place - 1].fileno(), PAGE, table.offsets[number])
-            for number, place in enumerate(table.files)
-            if place
+            number: os.pread(files[location - 1].fileno(), PAGE, table.offsets[number])
+            for number, location in enumerate(table.files)
+            if location
         }
     finally:
         for file in files:
@@ -57,7 +57,7 @@ def pages_of(directory: Path, name: str) -> dict[int, bytes]:
 async def test_no_write_is_lost(
     spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """QEMU 7.2 loses some under emulation, unless it is used as we do (qemu/checkpoint.py)."""
+    """QEMU 7.2 loses some under emulation, unless it is used as in qemu/checkpoint.py."""
     memory = tmp_path / "memory"
     go_on = LiveMigration.resume
 
@@ -80,11 +80,11 @@ async def test_no_write_is_lost(
             await link.quiesce(LIMIT)
             checkpoint = await machine.checkpoint(number)
             await link.attach(LIMIT)
-            kept = pages_of(spec.directory, str(checkpoint.machine["memory"]))
+            stored = pages_of(spec.directory, str(checkpoint.machine["memory"]))
             with memory.open("rb") as file:
                 wrong = [
                     page
                     for page in range(LOW // PAGE, spec.memory // PAGE)
-                    if os.pread(file.fileno(), PAGE, page * PAGE) != kept.get(page, bytes(PAGE))
+                    if os.pread(file.fileno(), PAGE, page * PAGE) != stored.get(page, bytes(PAGE))
                 ]
             assert wrong == [], f"checkpoint {number}"

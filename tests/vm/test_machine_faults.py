@@ -12,18 +12,19 @@ from support.bench import kill, read_line, until, wait_for_end
 from support.controller.controlled import children_of
 from support.controller.home import LIMIT
 from support.garble import SEND_GARBAGE, write_garble
+from support.killed_on_failure import killed_on_failure
 from support.machine_any import AnyMachine
 
 pytestmark = pytest.mark.timeout(240)
 
 
 def shim_of(machine: AnyMachine) -> int:
-    """The process that holds the machine."""
-    name = os.fsencode(f"/machines/{machine.name}")
+    """Return the process that runs the machine; another user may have one of that name."""
+    name = os.fsencode(machine.home.directory / "data/controller/machines" / machine.name)
     (found,) = (
         int(process.name)
         for process in Path("/proc").glob("[0-9]*")
-        if b"-m" in (words := words_of(process)) and any(word.endswith(name) for word in words)
+        if b"-m" in (words := words_of(process)) and name in words
     )
     return found
 
@@ -89,25 +90,25 @@ def test_its_end_is_told_and_it_starts_again(
     machine = own_machine_any
     machine.sh("echo kept >file; sync file")
     waits = machine.home.begin("exec", machine.name, "--", "sh", "-c", "echo ready; sleep 1000")
-    with waits:
+    with killed_on_failure(waits):
         assert read_line(waits.stdout) == b"ready\n"
         fault(machine)
         waits.communicate(timeout=LIMIT)
     assert waits.returncode == ExitCode.GUEST_DIED
     until(lambda: machine.home.state(machine.name) == state)
-    (told,) = machine.home.call_json("ls", machine.name)["vms"]
-    assert why in told["why"]
-    assert bool(told["why"]) is bool(why)
+    (reported,) = machine.home.call_json("ls", machine.name)["vms"]
+    assert why in reported["why"]
+    assert bool(reported["why"]) is bool(why)
     machine.home.run("start", machine.name)
     assert machine.sh("cat file") == b"kept\n"
 
 
 def test_one_that_is_ended_by_its_user(own_machine_any: AnyMachine) -> None:
-    """In the way that leaves its disk as it should be."""
+    """It is ended in the way that flushes its disk."""
     machine = own_machine_any
     machine.sh("echo kept >file")  # not written out by anybody
     waits = machine.home.begin("exec", machine.name, "--", "sh", "-c", "echo ready; sleep 1000")
-    with waits:
+    with killed_on_failure(waits):
         assert read_line(waits.stdout) == b"ready\n"
         machine.home.run("stop", machine.name)
         waits.communicate(timeout=LIMIT)

@@ -18,7 +18,7 @@ LARGE = 5_000_001
 
 @pytest.fixture
 def here(machine_any: AnyMachine, tmp_path: Path) -> Path:
-    """An empty directory of the user; the guest's work directory is empty, too."""
+    """Return an empty directory of the user; the guest's work directory is empty, too."""
     machine_any.sh("find /work -mindepth 1 -delete")
     return tmp_path
 
@@ -55,7 +55,7 @@ def test_a_tree_with_odd_names_modes_links_holes_and_times(
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, LARGE, 40 << 20])
 def test_a_file_of_any_size(machine_any: AnyMachine, here: Path, size: int) -> None:
-    """And what it takes the place of, which was larger, is gone."""
+    """It replaces a larger file completely."""
     (here / "file").write_bytes(os.urandom(size))
     machine_any.sh("head -c 41M /dev/zero >file")
     machine_any.put(str(here / "file"), "file")
@@ -75,7 +75,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_a_file_that_has_just_been_written(machine_any: AnyMachine, here: Path, how: str) -> None:
-    """The host copies its blocks from the guest's disk, where they are there."""
+    """The host copies its blocks from the guest's disk, once they are stored there."""
     machine_any.sh(f"mkdir new; cd new; {WRITTEN[how]}")
     digest = machine_any.exec("sha256sum", "new/file").stdout.split()[0].decode()
     machine_any.get("new/file", str(here / "back"))
@@ -83,7 +83,7 @@ def test_a_file_that_has_just_been_written(machine_any: AnyMachine, here: Path, 
 
 
 def test_one_after_the_other_each_has_its_own_bytes(machine_any: AnyMachine, here: Path) -> None:
-    """The transfer disk is the same one each time, and a guest caches what it has read."""
+    """They share the transfer disk, and a guest caches what it has read."""
     for number in range(3):
         data = bytes([number]) * LARGE
         (here / "file").write_bytes(data)
@@ -105,7 +105,7 @@ def test_what_a_guest_may_not_give(machine_any: AnyMachine, here: Path) -> None:
 
 
 def test_a_machine_s_disk_that_is_full(machine_any: AnyMachine, here: Path) -> None:
-    """It is told, and what there was before is still there."""
+    """This is reported, and the former content still exists."""
     (here / "file").write_bytes(bytes(LARGE))
     machine_any.sh("echo former >file; fallocate -l $(($(stat -f -c %a*%S /work) - 2000000)) big")
     refused = machine_any.home.run("cp", str(here / "file"), f"{machine_any.name}:file", code=None)

@@ -10,6 +10,7 @@ import pytest
 
 from support.bench import read_line, until
 from support.controller.home import LIMIT
+from support.killed_on_failure import killed_on_failure
 from support.machine_any import AnyMachine
 
 pytestmark = pytest.mark.timeout(240)
@@ -37,7 +38,7 @@ def test_a_program_killed_by_a_signal(machine_any: AnyMachine) -> None:
 
 
 def test_more_output_and_input_than_there_is_credit(machine_any: AnyMachine) -> None:
-    """Of a machine that was saved the credit goes on, too; none may be lost or given twice."""
+    """In a machine that was saved the credit continues; none may be lost or given twice."""
     data = os.urandom(1 << 20) * 12
     done = machine_any.exec("cat", stdin=data)
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
@@ -66,7 +67,7 @@ def test_a_signal_reaches_the_program(machine_any: AnyMachine) -> None:
 
 
 def test_a_program_whose_time_is_over(machine_any: AnyMachine) -> None:
-    """With those that it has started."""
+    """The processes that it has started end, too."""
     script = "sleep 1000.25 & echo begun; wait"
     done = machine_any.exec("sh", "-c", script, options=("--timeout", "1s"), code=197)
     assert done.stdout == b"begun\n"
@@ -74,7 +75,7 @@ def test_a_program_whose_time_is_over(machine_any: AnyMachine) -> None:
 
 
 def test_several_at_once(machine_any: AnyMachine) -> None:
-    """Each has its own streams, and ends by itself."""
+    """Each has its own streams and ends separately."""
     script = "read word; echo $word $0; exit $0"
     begun: list[subprocess.Popen[bytes]] = [
         machine_any.home.begin("exec", machine_any.name, "--", "sh", "-c", script, str(number))
@@ -88,10 +89,10 @@ def test_several_at_once(machine_any: AnyMachine) -> None:
 
 def test_its_clock_is_right_and_its_load_is_told(machine_any: AnyMachine) -> None:
     before = time.time()
-    told = float(machine_any.exec("date", "+%s.%N").stdout)
-    assert before - 1 < told < time.time() + 1
+    reported = float(machine_any.exec("date", "+%s.%N").stdout)
+    assert before - 1 < reported < time.time() + 1
     load = ("exec", machine_any.name, "--", "sh", "-c", "while :; do :; done")
-    with machine_any.home.begin(*load) as process:
+    with killed_on_failure(machine_any.home.begin(*load)) as process:
         until(
             lambda: (machine_any.home.call_json("ls", machine_any.name)["vms"][0]["cpu"] or 0) > 0.2
         )

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from time import monotonic
@@ -16,13 +16,17 @@ from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.guestlink.put import put_tree
 from boincvm.host.processes import ChildProcess
-from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
-from boincvm.hypervisor.qemu import acceleration
+from boincvm.hypervisor.contract import Checkpoint, EndCause, MachineSpec, MachineState
+from boincvm.hypervisor.qemu import acceleration, trial
+from boincvm.hypervisor.qemu.checkpoint import STEPS
 from boincvm.hypervisor.qemu.driver import QemuDriver
 from boincvm.hypervisor.qemu.machine import QemuMachine
 from boincvm.hypervisor.qemu.start_source import FIRST_LAYER
+from boincvm.hypervisor.qemu.target import AARCH64, X86_64, Target
 from boincvm.machine.managed import opened
 from support.booted import spec_in
+from support.driven import answering, shell
+from support.host_delays import host_delays
 
 LIMIT = 60.0
 """Seconds for anything that a machine is waited for."""
@@ -45,7 +49,7 @@ async def machine(spec: MachineSpec) -> AsyncIterator[QemuMachine]:
 
 
 async def open_link(machine: QemuMachine) -> GuestLink:
-    """Starts the machine and waits for its agent."""
+    """Start the machine and wait for its agent."""
     link = await GuestLink.open(await machine.start(), silence_limit=1)
     async with asyncio.timeout(LIMIT):
         await link.ready
@@ -53,10 +57,10 @@ async def open_link(machine: QemuMachine) -> GuestLink:
 
 
 class Beats(asyncio.Protocol):
-    """Takes all that a guest says, until that is more than three beats."""
+    """Receives everything that a guest sends, until there are more than three heartbeats."""
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.received = b""
         self.enough = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -64,20 +68,20 @@ class Beats(asyncio.Protocol):
         self.close = transport.abort
 
     def data_received(self, data: bytes) -> None:
-        self.heard += data
-        if len(self.heard) >= 3 * len(HEARTBEAT):
+        self.received += data
+        if len(self.received) >= 3 * len(HEARTBEAT):
             self.enough.set()
 
 
 async def hears_beats(beats: Beats) -> None:
-    """A restored machine's agent does not connect again, it goes on with its beats."""
+    """Check that a restored machine's agent does not reconnect but continues its heartbeats."""
     async with asyncio.timeout(LIMIT):
         await beats.enough.wait()
-    assert beats.heard == HEARTBEAT * (len(beats.heard) // len(HEARTBEAT))
+    assert beats.received == HEARTBEAT * (len(beats.received) // len(HEARTBEAT))
 
 
 def state_of(machine: QemuMachine) -> MachineState:
-    """Read anew: a type checker takes it for what it was when it was last compared."""
+    """Return the state; otherwise a type checker assumes that it is as last compared."""
     return machine.state
 
 
@@ -182,7 +186,7 @@ async def test_inputs_that_do_not_fit_in_the_guest(spec: MachineSpec, tmp_path: 
             for name in ("small", "large"):  # by frames, and by the transfer disk
                 put = put_tree(
                     session.link,
-                    session.window,
+                    session.transfer_disk,
                     Path(name),
                     PurePosixPath(name),
                     directory=tmp_path,
@@ -196,10 +200,11 @@ async def test_the_probe_tells_what_works_here(
     kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path))
-    begin = monotonic()
-    verdict = await acceleration.probe(kernel)
-    seconds = monotonic() - begin
-    assert seconds < 3
+    with host_delays() as delays:
+        begin = monotonic()
+        verdict = await acceleration.probe(kernel)
+        seconds = monotonic() - begin
+    assert seconds - delays.seconds < 3
     assert verdict.accelerator in ("kvm", "tcg")
     assert verdict.reason
     again = await acceleration.probe(kernel)
@@ -216,21 +221,71 @@ async def test_the_probe_does_not_outlast_a_kernel_that_hangs(
         return ["sleep", "1000"]
 
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path))
-    monkeypatch.setattr(acceleration, "trial_command", hang)
-    monkeypatch.setattr(acceleration, "_why_not_even_tried", lambda _: "")
-    verdict = await acceleration.probe(kernel)
+    monkeypatch.setattr(trial, "trial_command", hang)
+    monkeypatch.setattr(acceleration, "_why_not_even_tried", lambda *_: "")
+    with host_delays() as delays:
+        verdict = await acceleration.probe(kernel)
     assert verdict.accelerator == "tcg"
     assert "did not boot under it within 2.5 s" in verdict.reason
-    assert verdict.seconds < 3
+    assert verdict.seconds - delays.seconds < 3
 
 
 async def test_the_probes_guest_reports_where_kernels_boot(kernel: Path, tmp_path: Path) -> None:
-    (tmp_path / "initrd").write_bytes(acceleration.probe_initrd())
-    command = acceleration.trial_command("tcg", kernel, str(tmp_path / "initrd"))
-    process = ChildProcess(command, directory=tmp_path)
-    try:
-        async with asyncio.timeout(LIMIT):
-            assert await process.wait() == acceleration.REPORTED
-    finally:
-        process.kill()
-        await process.wait()
+    assert await reports(kernel, X86_64, tmp_path)
+
+
+async def test_so_it_does_on_aarch64(arm64_image: Path, tmp_path: Path) -> None:
+    assert await reports(arm64_image / "kernel", AARCH64, tmp_path)
+
+
+async def reports(kernel: Path, target: Target, directory: Path) -> bool:
+    """Tell whether the probe's guest runs under emulation, and says so."""
+    (directory / "initrd").write_bytes(trial.trial_initrd(target))
+    command = trial.trial_command("tcg", kernel, str(directory / "initrd"), target)
+    with (directory / "log").open("w+b") as log:
+        process = ChildProcess(command, directory=directory, stdout=log.fileno(), stderr=log)
+        try:
+            async with asyncio.timeout(LIMIT):
+                status = await process.wait()
+        finally:
+            process.kill()
+            await process.wait()
+        log.seek(0)
+        return trial.has_run(status, log.read(), target)
+
+
+async def test_a_checkpoint_that_is_cancelled_at_any_step(
+    machine: QemuMachine, spec: MachineSpec
+) -> None:
+    """The guest runs on, with the disk that it writes to; so it does if the last one fails late."""
+    async with answering(machine) as link:
+        for number, step in enumerate(STEPS, 1):
+            await _cancelled(machine, machine.checkpoint(number), step)
+            done = await shell(link, f"echo {step} >>/root/file; sync; echo alive")
+            assert done == "alive\n", step
+        await _cancelled(machine, machine.save(8), "memory sent")
+        assert await shell(link, "echo alive") == "alive\n"
+        machine._on_step = lambda _: None
+        await link.quiesce(LIMIT)
+        state = link.state()
+        last = await machine.save(9)
+    restored = QemuDriver("tcg").restore(spec, last)
+    async with answering(restored, state) as link:
+        await link.attach(LIMIT, let_run=restored.resume)
+        assert await shell(link, "cat /root/file") == "".join(f"{step}\n" for step in STEPS)
+    await restored.stop()
+
+
+async def _cancelled(
+    machine: QemuMachine, saving: Coroutine[None, None, Checkpoint], step: str
+) -> None:
+    """Save the machine, and be cancelled as soon as that step is done."""
+    task = asyncio.ensure_future(saving)
+
+    def passed(done: str) -> None:
+        if done == step:
+            task.cancel()
+
+    machine._on_step = passed
+    await asyncio.wait((task,), timeout=LIMIT)
+    assert task.cancelled(), step

@@ -1,9 +1,10 @@
-"""Faults of the machine, the image and our own process; each is told apart from the others."""
+"""Faults of the machine, the image and our own process, each of which is distinguished."""
 
 import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_guest_that_sends_garbage(bench: Bench) -> None:
 
 @pytest.fixture
 def in_copy_out(bench: Bench) -> subprocess.Popen[bytes]:
-    """A run that is bringing a large output back, once that has begun."""
+    """Start a run and wait until it copies a large output back."""
     script = "echo ready; head -c 192M /dev/zero >out"
     process = bench.start("--output", "out", "--", "sh", "-c", script)
     read_line(process.stdout)
@@ -50,12 +51,14 @@ def in_copy_out(bench: Bench) -> subprocess.Popen[bytes]:
 
 
 def is_growing_beside(directory: Path, pid: int) -> list[Path]:
-    """The unnamed files in `directory` that the process `pid` has open and has written to."""
+    """Return the unnamed files in `directory` that the process `pid` has open and has written
+    to."""
     found = []
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        target = str(descriptor.readlink())
-        if target.startswith(f"{directory}/#") and descriptor.stat().st_blocks:
-            found.append(descriptor)
+        with suppress(FileNotFoundError):  # it has closed that one meanwhile
+            target = str(descriptor.readlink())
+            if target.startswith(f"{directory}/#") and descriptor.stat().st_blocks:
+                found.append(descriptor)
     return found
 
 
@@ -109,7 +112,7 @@ def test_no_such_image(bench: Bench) -> None:
 
 @pytest.fixture
 def own_image(bench: Bench, base_image: Path) -> Path:
-    """The directory of a copy of the base image, the bench's own to damage."""
+    """Return the directory of a copy of the base image that the test may damage."""
     bench.data = bench.root / "data"
     images = bench.data / "boincvm/images"
     directory = images / "objects" / ImageStore().digest_of("base")

@@ -1,4 +1,4 @@
-"""Files in and out: names, links, and disks that are full."""
+"""Files in and out: names, links, and full disks."""
 
 import hashlib
 import os
@@ -58,8 +58,8 @@ def test_a_large_file_in_the_guests_memory_comes_out(bench: Bench) -> None:
 
 
 def test_times_go_in_and_come_out(bench: Bench) -> None:
-    """Of files by frames and by the transfer disk, of directories and links; those that the guest
-    sets, too. So whoever goes by them, like make, does nothing twice."""
+    """Test files by frames and by the transfer disk, directories and links; also times that the
+    guest sets. So programs like make do nothing twice."""
     tree = bench.work / "tree"
     (tree / "sub").mkdir(parents=True)
     (tree / "sub" / "source").write_bytes(b"small")
@@ -229,9 +229,41 @@ def test_disk_full_on_the_host_under_the_output_stream(bench: Bench) -> None:
 def test_standard_error_that_cannot_be_written(
     bench: Bench, redirection: str, code: int, words: str
 ) -> None:
-    """As standard output, but for the words, for which there is no place."""
+    """As for standard output, except for the message, which cannot be written."""
     before = ["bash", "-c", f'"$@" {redirection}', "bash"]
     script = "while echo complaint >&2; do :; done"
     done = bench.run("--", "sh", "-c", script, before=before)
     assert (done.code, done.stderr) == (code, words)
     assert done.stdout in (b"", b"c")
+
+
+def test_all_inputs_patterns_places_and_directories_that_are_replaced(bench: Bench) -> None:
+    for name in ("one.csv", "two words.csv", "prog"):
+        (bench.work / name).write_text(name)
+    (bench.work / "sub").mkdir()
+    (bench.work / "sub/in").write_text("in")
+    (bench.work / "old").mkdir()
+    (bench.work / "old/former").write_text("former")
+    script = (
+        "pwd; ls ..; rm -r ../old; mkdir ../new ../old ../tables; echo 1 >../old/now;"
+        " echo 2 >../new/file;"
+        " cp ../*.csv ../tables; echo 3 >'../tables/[x].csv'"
+    )
+    outputs = ("old", "new/file:place/", "tables/*.csv", "two*:copies", "tables/[x].csv:odd")
+    given = [f"--output={output}" for output in outputs]
+    options = ("--input", ".", "--directory", "sub", "--replace", *given)
+    done = bench.sh(script, *options)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.decode().split("\n")[:-1] == [
+        "/work/sub", "old", "one.csv", "prog", "sub", "two words.csv",
+    ]  # fmt: skip
+    assert os.listdir(bench.work / "old") == ["now"]
+    assert (bench.work / "place/file").read_text() == "2\n"
+    assert sorted(os.listdir(bench.work / "tables")) == ["[x].csv", "one.csv", "two words.csv"]
+    assert (bench.work / "copies/two words.csv").read_text() == "two words.csv"
+    assert (bench.work / "odd/[x].csv").read_text() == "3\n"
+    assert bench.left_overs() == []
+    bench.run("--output", "none/*", "--", "true").check_error(
+        213, "output none/*: nothing matches it"
+    )
+    bench.run("--output", "old", "--", "true").check_error(213, "not empty")

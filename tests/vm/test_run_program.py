@@ -63,7 +63,7 @@ def test_an_interpreter_that_the_guest_has_not(bench: Bench) -> None:
 
 
 def test_arguments_that_are_too_long(bench: Bench) -> None:
-    """Not by the command line, which has the same limit here."""
+    """They are not on the command line, which has the same limit here."""
     job = bench.work / "job.toml"
     for words, complaint in (
         (["x" * 131_071], ""),
@@ -83,7 +83,7 @@ def test_a_program_killed_by_a_signal(bench: Bench) -> None:
 
 
 def test_memory_limit(bench: Bench) -> None:
-    """What it has written until then comes back."""
+    """Its output up to then is copied back."""
     script = "echo partial >out; exec tail /dev/zero"
     done = bench.run("--memory", "192M", "--output", "out", "--", "sh", "-c", script)
     done.check_error(198, "sh needed more memory than the machine's 192")
@@ -91,7 +91,7 @@ def test_memory_limit(bench: Bench) -> None:
 
 
 def test_time_limit(bench: Bench) -> None:
-    """What it has written until then comes back, to the last line that it said."""
+    """Its output up to then is copied back, to the last line."""
     script = "echo partial >out; echo said; exec sleep 1000"
     options = ("--time-limit", "1", "--output", "none", "--output", "out")
     done = bench.sh(script, *options)
@@ -199,7 +199,8 @@ def test_a_signal_reaches_the_program(bench: Bench, number: signal.Signals, code
 
 
 def test_a_run_that_was_started_oddly(bench: Bench) -> None:
-    """The program and QEMU begin anew; a signal that we were to ignore ends nothing."""
+    """The program and QEMU have default signals; a signal that boincvm was to ignore ends
+    nothing."""
     odd = ALL["all"]._replace(umask=0o077)
     script = f"{STATE.removeprefix('exec ')}; echo; read line; echo got $line"
     process = bench.start("--", "sh", "-c", script, before=odd.before, stdin=subprocess.PIPE)

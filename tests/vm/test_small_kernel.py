@@ -1,6 +1,7 @@
-"""Kernels of our own: built from Debian's sources, and machines that boot them."""
+"""Our own kernels: built from Debian's sources, and machines that boot them."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from boincvm.image.kernels.source import SourceArchive
 from support.command_line import BOINCVM
 from support.image_home import boincvm_image, new_home
+from support.published_port import check_published_port
+from support.virtualbox.fixture import use_virtualbox
+from support.virtualbox.golden import BOOT_LIMIT
 
 # The first test builds two kernels where they are missing: some eight minutes of two processors.
 pytestmark = [pytest.mark.first, pytest.mark.timeout(2400)]
@@ -16,7 +20,7 @@ pytestmark = [pytest.mark.first, pytest.mark.timeout(2400)]
 
 @pytest.fixture(scope="module")
 def home(small_kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A home with our kernel and an image `quick` that has it."""
+    """Return a home with our kernel and an image `quick` with it."""
     directory = tmp_path_factory.mktemp("quick")
     environment = new_home(directory)
     (directory / "data").mkdir(mode=0o700)
@@ -58,8 +62,19 @@ def test_a_machine_boots_it(home: dict[str, str]) -> None:
     assert done.stdout == f"{image['kernel_release']}\n2\nno modules\n", done.stderr
 
 
+def test_a_machine_of_virtualbox_boots_it(
+    home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a network, into which a port of the host leads."""
+    use_virtualbox(monkeypatch)
+    environment = {**home, "BOINCVM_GOLDEN": "no", "PATH": os.environ["PATH"]}
+    limits = ("--boot-limit", str(BOOT_LIMIT), "--silence-limit", str(BOOT_LIMIT))
+    machine = ("--driver", "virtualbox", "--image", "quick", "--memory", "256M")
+    check_published_port(*machine, *limits, environment=environment)
+
+
 def test_what_it_has_built_in(home: dict[str, str], tmp_path: Path) -> None:
-    """A network card, and what programs of the image may want of a kernel."""
+    """A network card, and what programs of the image may need from a kernel."""
     script = """
         set -e
         ip=$(busybox ifconfig eth0 | grep -o 'addr:1[0-9.]*'); echo $ip
@@ -83,7 +98,7 @@ def test_a_machine_turns_itself_off(home: dict[str, str]) -> None:
 
 
 def test_the_sources_that_apt_finds_are_those_of_the_index(tmp_path: Path) -> None:
-    """The suite's index is signed, and names the digest of what is fetched."""
+    """The suite's index is signed, and contains the digest of the download."""
     source = SourceArchive("trixie-backports", None, tmp_path).find()
     assert source.package.startswith("linux-source-")
     assert source.file_name.startswith(f"{source.package}_")

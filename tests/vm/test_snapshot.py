@@ -1,4 +1,4 @@
-"""`boincvm snapshot`: checkpoints at the user's word, and jobs that move."""
+"""`boincvm snapshot`: checkpoints on request, and jobs that move."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def begin(tmp_path: Path, job: Path) -> "subprocess.Popen[str]":
-    """A job that has written its first lines."""
+    """Start a job and wait for its first lines."""
     process = wrapper(tmp_path, job)
     output = job / "out"
     until(lambda: process.poll() is not None or (output.exists() and output.stat().st_size), LIMIT)
@@ -95,12 +95,12 @@ def test_a_job_moves(tmp_path: Path, job: Path) -> None:
     assert moved.returncode == 0, moved.stderr
     before = (there / "out").read_text()
     assert LINES.startswith(before)
-    _, told = wrapper(tmp_path, there).communicate(timeout=LIMIT)
-    assert (there / "out").read_text() == LINES, told
+    _, reported = wrapper(tmp_path, there).communicate(timeout=LIMIT)
+    assert (there / "out").read_text() == LINES, reported
 
 
 def test_two_hosts_import_the_same_file(tmp_path: Path, job: Path) -> None:
-    """What each computes from random numbers is its own from then on (test_fresh_copies.py)."""
+    """Their random numbers differ from then on (test_fresh_copies.py)."""
     (job / "app.sh").write_text(f"#!/usr/bin/python3\n{SCRIPT}")
     process = begin(tmp_path, job)
     process.send_signal(signal.SIGTERM)

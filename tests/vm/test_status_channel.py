@@ -1,4 +1,4 @@
-"""What a program in a real guest can say besides its output: messages, usage, watched files."""
+"""What a program in a real guest reports besides its output: messages, usage, watched files."""
 
 import asyncio
 import os
@@ -23,24 +23,24 @@ async def link(base_image: Path, tmp_path: Path) -> AsyncIterator[GuestLink]:
 
 SPEAKS = """
 import os
-path = os.environ["BOINCVM_VOICE"]
+path = os.environ["BOINCVM_STATUS_CHANNEL"]
 with open(path, "wb", buffering=0) as status_channel:
     for number in range(1001):
         status_channel.write(b"fraction-done %.3f\\n" % (number / 1000))
-os.system('echo "finish 3 0 that is all" > "$BOINCVM_VOICE"')
+os.system('echo "finish 3 0 that is all" > "$BOINCVM_STATUS_CHANNEL"')
 print(os.stat(path).st_mode & 0o777 == 0o622)
 raise SystemExit(3)
 """
 
 
 async def test_all_words_come_in_order_and_before_the_end(link: GuestLink) -> None:
-    heard = Listener()
-    program = heard.start(link, SPEAKS, status_channel=True)
+    received = Listener()
+    program = received.start(link, SPEAKS, status_channel=True)
     async with asyncio.timeout(LIMIT):
         end = await program.wait()
     assert end.code == 3
-    assert heard.output["stdout"] == b"True\n"
-    assert heard.messages == [
+    assert received.output["stdout"] == b"True\n"
+    assert received.messages == [
         *[FractionDone(number / 1000) for number in range(1001)],
         Finish(3, notice=False, message="that is all"),
     ]
@@ -54,7 +54,7 @@ async def test_all_words_come_in_order_and_before_the_end(link: GuestLink) -> No
 FLOOD = """
 import os
 line = b"x" * 4000 + b"\\n"
-with open(os.environ["BOINCVM_VOICE"], "wb", buffering=0) as status_channel:
+with open(os.environ["BOINCVM_STATUS_CHANNEL"], "wb", buffering=0) as status_channel:
     for number in range(1000):
         status_channel.write(line)
     status_channel.write(b"fraction-done 1\\n")
@@ -63,35 +63,35 @@ print("through")
 
 
 async def test_a_flood_of_messages_is_held_back(link: GuestLink) -> None:
-    heard = Listener()
-    heard.grants = False
-    program = heard.start(link, FLOOD, status_channel=True)
-    await heard.until(lambda: heard.status_bytes == WINDOW)
+    received = Listener()
+    received.grants = False
+    program = received.start(link, FLOOD, status_channel=True)
+    await received.until(lambda: received.status_bytes == WINDOW)
     # Had it not been held back by its credit, it would be through by the second beat.
     probe = Listener()
     other = probe.start(link, "pass")
     async with asyncio.timeout(LIMIT):
         await other.wait()
-    assert (heard.status_bytes, heard.output["stdout"]) == (WINDOW, b"")
-    heard.grants = True
+    assert (received.status_bytes, received.output["stdout"]) == (WINDOW, b"")
+    received.grants = True
     program.grant(WINDOW)
     async with asyncio.timeout(LIMIT):
         assert (await program.wait()).code == 0
-    assert heard.messages == [FractionDone(1.0)]
-    assert heard.status_bytes == 4001 * 1000 + 16
+    assert received.messages == [FractionDone(1.0)]
+    assert received.status_bytes == 4001 * 1000 + 16
 
 
 async def test_usage_of_a_program_that_burns_time(link: GuestLink) -> None:
-    heard = Listener()
-    program = heard.start(link, "while True: pass", usage=True)
-    await heard.until(lambda: len(heard.usage) >= 4)
+    received = Listener()
+    program = received.start(link, "while True: pass", usage=True)
+    await received.until(lambda: len(received.usage) >= 4)
     program.signal(9)
     async with asyncio.timeout(LIMIT):
         end = await program.wait()
-    times = [usage.user_time + usage.system_time for usage in heard.usage]
+    times = [usage.user_time + usage.system_time for usage in received.usage]
     assert times == sorted(set(times))
     assert 0.5 < times[-1] - times[0] <= end.user_time + end.system_time
-    assert all(1 << 20 < usage.rss < 64 << 20 for usage in heard.usage)
+    assert all(1 << 20 < usage.rss < 64 << 20 for usage in received.usage)
 
 
 WRITES = """
@@ -129,33 +129,33 @@ for command in sys.stdin:
 
 
 async def test_a_watched_file(link: GuestLink) -> None:
-    heard = Listener()
-    program = heard.start(link, WRITES, usage=True)
-    program.watch("sub/fraction", heard.on_change)
+    received = Listener()
+    program = received.start(link, WRITES, usage=True)
+    program.watch("sub/fraction", received.on_change)
 
-    async def tell(command: str, tail: bytes) -> None:
+    async def report(command: str, tail: bytes) -> None:
         program.feed(command.encode() + b"\n")
-        await heard.until(lambda: heard.changes and heard.changes[-1][2] == tail)
+        await received.until(lambda: received.changes and received.changes[-1][2] == tail)
 
     program.feed(b"directory\n")
-    await tell("rename 0.25", b"0.25\n")
-    await tell("in place 0.50", b"0.50\n")
-    await tell("rename " + "x" * 5000, b"x" * 4095 + b"\n")
-    assert [path for path, _, _ in heard.changes] == ["sub/fraction"] * 3
-    assert heard.changes[0][1] < heard.changes[1][1] < heard.changes[2][1]
+    await report("rename 0.25", b"0.25\n")
+    await report("in place 0.50", b"0.50\n")
+    await report("rename " + "x" * 5000, b"x" * 4095 + b"\n")
+    assert [path for path, _, _ in received.changes] == ["sub/fraction"] * 3
+    assert received.changes[0][1] < received.changes[1][1] < received.changes[2][1]
     # What is no file is not looked into, and what does not change is not reported.
     for command in (b"fifo\n", b"link\n"):
         program.feed(command)
-        beats = len(heard.usage)
-        await heard.until(lambda beats=beats: len(heard.usage) >= beats + 4)
-    assert len(heard.changes) == 3
-    await tell("rename 0.75", b"0.75\n")
+        beats = len(received.usage)
+        await received.until(lambda beats=beats: len(received.usage) >= beats + 4)
+    assert len(received.changes) == 3
+    await report("rename 0.75", b"0.75\n")
     # Thousands of writes in three seconds are a few reports.
     program.feed(b"busy\n")
-    await heard.until(lambda: len(heard.output["stdout"]) > 1000)
+    await received.until(lambda: len(received.output["stdout"]) > 1000)
     program.feed(b"last\n")
     async with asyncio.timeout(LIMIT):
         assert (await program.wait()).code == 0
-    assert heard.changes[-1][2] == b"last words"
-    assert len(heard.changes) <= 10
-    assert os.fsdecode(heard.changes[4][2]).startswith("busy")
+    assert received.changes[-1][2] == b"last words"
+    assert len(received.changes) <= 10
+    assert os.fsdecode(received.changes[4][2]).startswith("busy")

@@ -1,14 +1,16 @@
-"""What a hostile program gets in User-mode Linux: nothing of the host, from inside or outside.
+"""What a hostile program can access in User-mode Linux: nothing of the host, from inside or
+outside.
 
-A program of the guest tries what it can against the kernel; and one in the kernel's place, as if a
-guest had taken the kernel over, tries what it can against the sandbox.
+A program in the guest tries everything against the kernel; and one in place of the kernel, as if a
+guest had taken it over, tries everything against the sandbox.
 """
 
 import base64
 import errno
 import os
+import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from boincvm.hypervisor.contract import Machine, MachineSpec
 from boincvm.hypervisor.registry import open_driver
 from boincvm.hypervisor.uml.driver import UmlDriver
 from boincvm.hypervisor.uml.kernel import PROGRAM, UmlKernel
+from boincvm.hypervisor.uml.network import Network
 from boincvm.hypervisor.uml.sandbox import make_sandbox
 from support.driven import answering, shell
 
@@ -64,8 +67,10 @@ async def machine(uml_kernel: Path, base_image: Path, tmp_path: Path) -> AsyncIt
     await machine.destroy()
 
 
-def attempts(escaped: Path, *paths: Path) -> tuple[dict[str, str], list[int]]:
-    """Run the program in a kernel's place; return what it says of itself, and each attempt's."""
+def attempts(
+    escaped: Path, *arguments: object, descriptors: Sequence[int] = ()
+) -> tuple[dict[str, str], list[int]]:
+    """Run the program in place of a kernel; return its report, and the result of each attempt."""
     kernel = os.open(escaped, os.O_RDONLY)
     try:
         sandbox = make_sandbox(kernel, None, 64 << 20, None)
@@ -73,8 +78,8 @@ def attempts(escaped: Path, *paths: Path) -> tuple[dict[str, str], list[int]]:
         os.close(kernel)
     try:
         done = subprocess.run(
-            [*sandbox.command, *map(str, paths)],
-            pass_fds=sandbox.descriptors,
+            [*sandbox.command, *map(str, arguments)],
+            pass_fds=(*sandbox.descriptors, *descriptors),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -91,14 +96,14 @@ def attempts(escaped: Path, *paths: Path) -> tuple[dict[str, str], list[int]]:
 def test_whoever_takes_the_kernel_over_has_nothing(
     compiled: Callable[[str], Path], secret: Path
 ) -> None:
-    told, read = attempts(compiled("escaped"), secret, Path("/etc/passwd"), Path("/dev/kvm"))
+    reported, read = attempts(compiled("escaped"), secret, Path("/etc/passwd"), Path("/dev/kvm"))
     assert read == [errno.ENOENT] * 3
-    assert int(told.pop("processes")) == 1  # itself
-    assert set(told.pop("root").split()) == {"linux", "proc", "tmp", "dev"}
-    uid = int(told.pop("uid"))
+    assert int(reported.pop("processes")) == 1  # itself
+    assert set(reported.pop("root").split()) == {"linux", "proc", "tmp", "dev"}
+    uid = int(reported.pop("uid"))
     assert uid != 0
     assert uid >= 61184 if is_root() else uid == os.getuid()
-    results = {name: int(result) for name, result in told.items()}
+    results = {name: int(result) for name, result in reported.items()}
     assert len(results) > 20
     assert [name for name, result in results.items() if result == 0] == []
     assert results["parent"] == errno.ENOENT
@@ -108,6 +113,27 @@ def test_whoever_takes_the_kernel_over_has_nothing(
     assert results["clone3"] == errno.ENOSYS
     for name in ("inet", "inet6", "netlink", "vsock", "unshare", "clone", "mount", "bpf", "ring"):
         assert results[name] == errno.EPERM, name
+
+
+def test_its_network_card_reaches_no_socket_of_the_host(
+    compiled: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Abstract names of UNIX sockets belong to the network namespace in which the card was made."""
+    name = f"boincvm-{os.urandom(8).hex()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as host:
+        host.setblocking(False)
+        host.bind(f"\0{name}")
+        network = Network((), tmp_path)
+        try:
+            card = network.card.fileno()
+            results, _ = attempts(compiled("card"), card, name, descriptors=[card])
+        finally:
+            network.end()
+        assert set(results) == {"send", "pass", "connect", "bind"}
+        for attempt in ("connect", "bind"):
+            assert results[attempt] == str(errno.EPERM)
+        with pytest.raises(BlockingIOError):
+            host.recv(100)
 
 
 def stub_of(machine: Machine) -> int:
@@ -129,20 +155,20 @@ async def put(link: GuestLink, program: Path) -> str:
 async def test_a_program_calls_the_host_from_the_kernels_own_page(
     machine: Machine, compiled: Callable[[str], Path], secret: Path
 ) -> None:
-    """In the page that the kernel has in each address space, host's calls are not caught; all that
-    reach a file, a network or another program are refused there. The guest lives on."""
+    """System calls from the kernel's page in each address space are not intercepted; all that
+    access a file, a network or another program are refused there. The guest survives."""
     async with answering(machine) as link:
         program = await put(link, compiled("guest"))
-        said = await shell(link, f"{program} {secret} {stub_of(machine):x}")
-        lines = dict(line.rpartition(" ")[::2] for line in said.splitlines())
+        output = await shell(link, f"{program} {secret} {stub_of(machine):x}")
+        lines = dict(line.rpartition(" ")[::2] for line in output.splitlines())
         assert lines["open"] == str(errno.ENOENT)  # it is the guest's kernel that looks
-        for place in ("/dev/mem", "/dev/kmem", "/proc/kcore", "/dev/port"):
-            assert lines[place] == str(errno.ENOENT)
+        for location in ("/dev/mem", "/dev/kmem", "/proc/kcore", "/dev/port"):
+            assert lines[location] == str(errno.ENOENT)
         assert lines["found"] == "1"
         for call in ("open", "socket", "execve"):
-            assert int(lines[f"stub-{call} ended"]) & 0x7F, said  # by a signal
+            assert int(lines[f"stub-{call} ended"]) & 0x7F, output  # by a signal
             assert f"stub-{call} returned" not in lines
-        assert SECRET not in said
+        assert SECRET not in output
         assert await shell(link, "echo alive") == "alive\n"
 
 

@@ -5,20 +5,24 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from boincvm.exit_codes import ExitCode
-from boincvm.host.process_tree import descendants
+from boincvm.host.process_tree import command_line, descendants
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import open_driver
 from boincvm.image.store import ImageStore
-from support.bench import Bench, read_line, wait_for_end
+from support.bench import Bench, finish, read_line, wait_for_end
 from support.command_line import BOINCVM, boincvm
 from support.driven import answering, shell
+from support.small_disk import needs_namespaces, small_disk
 
 NUMBER = "(2^293-1)/1"
 CURVE = ["-sigma", "0:1234", "1000000"]
@@ -42,19 +46,61 @@ def science_image() -> str:
     return "sci"
 
 
-def without_times(said: str) -> str:
-    return re.sub(r"took \d+ms", "", said)
+FULL = """
+import asyncio, sys
+from pathlib import Path
+from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.registry import open_driver
+from support.driven import Running, answering
+
+async def main(directory, *files):
+    directory.mkdir()
+    driver = await open_driver("uml", files[0])
+    spec = MachineSpec(directory, *files, memory=128 << 20, cpus=1)
+    machine = driver.machine(spec._replace(ephemeral=True))
+    try:
+        async with answering(machine) as link:
+            Running(link, "/bin/sh", "-c", "head -c 60000000 /dev/urandom >/big; sync /big")
+            end = await machine.ended()
+    finally:
+        await machine.destroy()
+    assert not directory.exists()
+    print(end.cause.name)
+
+asyncio.run(main(*map(Path, sys.argv[1:])))
+"""
+
+
+@needs_namespaces
+def test_the_hosts_disk_gets_full(base_image: Path) -> None:
+    """The machine ends: its programs must not go on without what they have written."""
+    with TemporaryDirectory(prefix="uml") as location:
+        files = (base_image / name for name in ("kernel", "initrd", "root.qcow2"))
+        words = [sys.executable, "-c", FULL, str(Path(location) / "its"), *map(str, files)]
+        done = subprocess.run(
+            [*small_disk("24m", Path(location)), *words],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+    assert done.stdout == "HOST_DISK_FULL\n", done
+
+
+def without_times(output: str) -> str:
+    return re.sub(r"took \d+ms", "", output)
 
 
 async def test_ecm_at_the_speed_of_the_host(science_image: str, tmp_path: Path) -> None:
-    """The image's own program, in a machine and on the host. Processor time is what the host says:
-    on a busy host a guest counts for its own what others had."""
+    """Run the image's program in a machine and on the host. The host measures the processor time,
+    because on a busy host a guest also counts time that others used."""
     (tmp_path / "number").write_text(NUMBER)
     script = f"ecm {' '.join(CURVE)} <number; tar -chf ecm.tar -C / {' '.join(NEEDED)}"
     options = ["--image", science_image, "--input", "number", "--output", "ecm.tar", "--json"]
     done = run(*options, "--", "sh", "-c", script, directory=tmp_path)
-    told = json.loads(done.stdout)
-    assert told["exit_code"] == 0, told
+    reported = json.loads(done.stdout)
+    assert reported["exit_code"] == 0, reported
     with tarfile.open(tmp_path / "ecm.tar") as archive:
         archive.extractall(tmp_path, filter="data")
     program, loader = (tmp_path / name for name in NEEDED[:2])
@@ -68,7 +114,7 @@ async def test_ecm_at_the_speed_of_the_host(science_image: str, tmp_path: Path) 
         check=True,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert without_times(told["stdout"]) == without_times(native.stdout)
+    assert without_times(reported["stdout"]) == without_times(native.stdout)
 
     directory = tmp_path / "machine"
     directory.mkdir(mode=0o700)
@@ -114,9 +160,9 @@ def test_files_streams_and_exit_code(base_image: Path, tmp_path: Path) -> None:
 
 
 def test_what_it_has_not_is_said_before_anything_runs(base_image: Path) -> None:
-    done = run("--network", "--", "true")
+    done = run("--cpus", "2", "--", "true")
     assert done.returncode == ExitCode.USAGE
-    assert "a machine of the driver uml has no network" in done.stderr
+    assert "a machine of the driver uml has at most 1 processors" in done.stderr
 
 
 def test_a_panic_is_told_as_such(base_image: Path) -> None:
@@ -126,7 +172,7 @@ def test_a_panic_is_told_as_such(base_image: Path) -> None:
 
 
 def test_a_run_that_is_killed_leaves_nothing(bench: Bench) -> None:
-    """`bench` looks for what is left."""
+    """`bench` checks what is left."""
     process = bench.start("--driver", "uml", "--", "sh", "-c", "echo begun; while :; do :; done")
     assert read_line(process.stdout) == b"begun\n"
     handles = [os.pidfd_open(pid) for pid in descendants(process.pid)]
@@ -134,3 +180,17 @@ def test_a_run_that_is_killed_leaves_nothing(bench: Bench) -> None:
     process.kill()
     for handle in handles:
         wait_for_end(handle)
+
+
+def test_somebody_stops_its_kernel(bench: Bench) -> None:
+    """Its guest is silent then, which ends the run."""
+    # The limit counts before the program is up, too, when a busy host may starve the kernel.
+    words = ("--driver", "uml", "--silence-limit", "8", "--", "sh", "-c", "echo up; sleep 99")
+    process = bench.start(*words)
+    assert read_line(process.stdout) == b"up\n"
+    # Its helpers, which have the same command line, come after it.
+    kernel = next(pid for pid in descendants(process.pid) if command_line(pid)[:1] == [b"/linux"])
+    end = os.pidfd_open(kernel)
+    os.kill(kernel, signal.SIGSTOP)
+    finish(process, limit=30).check_error(217, "has been silent for 8 s")
+    wait_for_end(end)

@@ -1,8 +1,10 @@
 """The VirtualBox driver, with the real VirtualBox (support/virtualbox/root.py)."""
 
 import asyncio
+import hashlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -15,16 +17,24 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from boincvm.errors import HypervisorError, UsageError
+from boincvm.errors import (
+    HypervisorError,
+    HypervisorKilledError,
+    HypervisorMissingError,
+    UsageError,
+)
 from boincvm.host.locks import exclusive
 from boincvm.host.process_tree import command_line
+from boincvm.host.processes import DeathGuard
 from boincvm.hypervisor.boot_disc import write_boot_disc
 from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
 from boincvm.hypervisor.registry import find_driver
+from boincvm.hypervisor.virtualbox import remote_desktop
 from boincvm.hypervisor.virtualbox.driver import VirtualBoxDriver, open_driver
 from boincvm.hypervisor.virtualbox.installation import DEVICE, MODULE_HINT
 from boincvm.hypervisor.virtualbox.machine import VirtualBoxMachine
 from boincvm.hypervisor.virtualbox.saved import GOLDEN_TABLE
+from boincvm.hypervisor.virtualbox.saving import check_top
 from boincvm.hypervisor.virtualbox.vboxmanage import parse_table
 from boincvm.paths import cache_directory
 from support.booted import spec_in
@@ -32,6 +42,7 @@ from support.driven import LIMIT, answering, shell
 from support.small_disk import needs_namespaces, small_disk
 from support.virtualbox.fixture import use_virtualbox
 from support.virtualbox.golden import WITH_A_BOOT, GoldenMachine, golden_machine
+from support.virtualbox.pack import with_extension_pack
 
 pytestmark = pytest.mark.timeout(WITH_A_BOOT)
 MakeMachine = Callable[..., VirtualBoxMachine]
@@ -50,7 +61,7 @@ def spec(base_image: Path, tmp_path: Path) -> MachineSpec:
 
 @pytest.fixture
 async def machine(driver: VirtualBoxDriver, spec: MachineSpec) -> AsyncIterator[MakeMachine]:
-    """Makes machines that are destroyed after the test, and leave nothing."""
+    """Make machines that are destroyed after the test, and leave nothing."""
     async with AsyncExitStack() as stack:
         made = []
 
@@ -67,7 +78,7 @@ async def machine(driver: VirtualBoxDriver, spec: MachineSpec) -> AsyncIterator[
 
 
 def services(home: Path) -> list[int]:
-    """The processes that have `home` in their environment."""
+    """Return the processes that have `home` in their environment."""
     found = []
     for process in Path("/proc").iterdir():
         try:
@@ -79,9 +90,10 @@ def services(home: Path) -> list[int]:
 
 
 def test_the_boot_disc_starts_the_kernel(base_image: Path, tmp_path: Path) -> None:
-    """With another computer's firmware, QEMU's: kernel, initrd and arguments arrive whole."""
+    """With QEMU's firmware in place of VirtualBox's, kernel, initrd and arguments arrive
+    complete."""
     disc = tmp_path / "disc"
-    arguments = 'console=ttyS0 quiet panic=-1 boincvm.shell="uname; poweroff -f"'
+    arguments = 'console=ttyS0 quiet panic=-1 no_timer_check boincvm.shell="uname; poweroff -f"'
     write_boot_disc(disc, base_image / "kernel", base_image / "initrd", arguments)
     disk = f"file={base_image / 'root.qcow2'},format=qcow2,if=virtio,readonly=on"
     done = subprocess.run(
@@ -98,54 +110,68 @@ def test_the_boot_disc_starts_the_kernel(base_image: Path, tmp_path: Path) -> No
 
 
 def check_gone(home: Path) -> None:
-    """Nothing is left of a VirtualBox. A test beside this one may be removing it: it has a lock."""
-    with exclusive(cache_directory() / "virtualbox.lock"):
+    """Check that nothing is left of a VirtualBox. Another test may be removing it: then it has a
+    lock."""
+    with exclusive(cache_directory() / "virtualbox/lock"):
         assert not home.exists()
     assert services(home) == []
 
 
-async def told(one: VirtualBoxMachine) -> dict[str, str]:
+async def reported(one: VirtualBoxMachine) -> dict[str, str]:
     assert one.home is not None
-    said = await one.home.manage.run("showvminfo", one.home.name, "--machinereadable")
-    return parse_table(said)
+    output = await one.home.manage.run("showvminfo", one.home.name, "--machinereadable")
+    return parse_table(output)
 
 
 async def test_a_machine_is_what_was_asked_for(machine: MakeMachine) -> None:
     one = machine()
     await one.create()
-    table = await told(one)
+    table = await reported(one)
     assert table["memory"] == "256"
     assert table["VMState"] == "poweroff"
     assert table["nic1"] == "none"
     assert table["vrde"] == "off"
     assert [table[f"uartmode{line}"].split(",")[0] for line in (1, 2, 3)] == ["client"] * 3
     assert table["boot-0-0"].endswith("boot.iso")
-    assert table["disks-0-0"].endswith("disk-000001.vdi")
-    assert table["disks-1-0"].endswith("window.vmdk")
+    assert table["disks-0-0"].endswith("disk-000000.vdi")
+    assert table["disks-1-0"].endswith("transfer-disk.vmdk")
+
+
+async def test_the_topmost_layer_is_found_without_our_kernel(machine: MakeMachine) -> None:
+    """Firmware boots its disk, which is therefore at another controller."""
+    one = machine(kernel=None, initrd=None)
+    await one.create()
+    assert one.home is not None
+    assert one._disks is not None
+    assert (await reported(one))["boot-0-0"].endswith("disk-000000.vdi")
+    await check_top(one.home, one._disks)
+    await one.home.manage.run("snapshot", one.home.name, "take", "theirs")
+    with pytest.raises(HypervisorError, match="can no longer be saved"):
+        await check_top(one.home, one._disks)
 
 
 async def test_the_layer_is_over_the_image(machine: MakeMachine, base_image: Path) -> None:
-    """Written by us, and read by VirtualBox; the image's own file is shared, and not changed."""
+    """We write it, and VirtualBox reads it; the image's own file is shared, and unchanged."""
     one = machine(disk_size=20 << 30)
     await one.create()
     before = (base_image / "root.qcow2").stat()
     assert one.home is not None
-    said = await one.home.manage.run("list", "--long", "hdds")
-    layer = said[said.index("disk-000001.vdi") - 600 :]
+    output = await one.home.manage.run("list", "--long", "hdds")
+    layer = output[output.index("disk-000000.vdi") - 600 :]
     assert "20480 MBytes" in layer
     assert "differencing" in layer
-    assert "root.qcow2" in said
+    assert "root.qcow2" in output
     assert (base_image / "root.qcow2").stat() == before
 
 
 async def test_a_disk_that_is_larger_than_the_image(
     machine: MakeMachine, spec: MachineSpec
 ) -> None:
-    """VirtualBox can read all of it, also what is beyond the image's own disk."""
+    """VirtualBox can read all of it, also beyond the end of the image's disk."""
     one = machine(disk_size=(8 << 30) + (64 << 20))
     await one.create()
     assert one.home is not None
-    source, copy = spec.directory / "disk-000001.vdi", spec.directory / "copy.vdi"
+    source, copy = spec.directory / "disk-000000.vdi", spec.directory / "copy.vdi"
     await one.home.manage.run("clonemedium", "disk", str(source), str(copy), "--format", "VDI")
     assert copy.stat().st_size > 64 << 20
 
@@ -154,10 +180,87 @@ async def test_a_network_card_is_there_where_asked_for(machine: MakeMachine) -> 
     one = machine(network=True)
     assert one.network is not None
     await one.network.connect(connected=False)
-    table = await told(one)
+    table = await reported(one)
     assert (table["nic1"], table["cableconnected1"]) == ("nat", "off")
     await one.network.connect(connected=True)
-    assert (await told(one))["cableconnected1"] == "on"
+    assert (await reported(one))["cableconnected1"] == "on"
+
+
+async def test_a_remote_desktop_needs_the_extension_pack(
+    machine: MakeMachine, spec: MachineSpec
+) -> None:
+    """The VNC module of Debian's package is none that is used: it listens on all addresses."""
+    one = machine(remote_desktop=True)
+    with pytest.raises(HypervisorMissingError, match="no remote desktop without Oracle's") as at:
+        await one.create()
+    assert "install the extension pack" in at.value.hint
+    plain = machine()
+    await plain.create()
+    assert plain.remote_desktop is None
+    assert (await reported(plain))["vrde"] == "off"
+
+
+@pytest.fixture
+def extension_pack(
+    driver: VirtualBoxDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Have a stand-in for Oracle's extension pack."""
+    real = use_virtualbox(monkeypatch).programs
+    monkeypatch.setenv("PATH", with_extension_pack(tmp_path / "pack", real))
+
+
+async def test_a_remote_desktop(machine: MakeMachine, extension_pack: None) -> None:
+    """As defined it is on 127.0.0.1 only, for one client with a password, of which VirtualBox has
+    only the hash."""
+    one = machine(remote_desktop=True)
+    await one.create()
+    table = await reported(one)
+    assert {name: table[name] for name in table if name.startswith("vrde")} == {
+        "vrde": "on",
+        "vrdeaddress": "127.0.0.1",
+        "vrdeports": "33890-33989",
+        "vrdeauthtype": "external",
+        "vrdeport": "-1",
+        **dict.fromkeys(("vrdemulticon", "vrdereusecon", "vrdevideochannel"), "off"),
+        **{name: table[name] for name in table if name.startswith("vrdeproperty")},
+    }
+    assert one.home is not None
+    settings = (one.home.machine_directory / one.home.name / f"{one.home.name}.vbox").read_text()
+    assert 'authLibrary="VBoxAuthSimple"' in settings
+    (digest,) = re.findall(r'"VBoxAuthSimple/users/boincvm" value="([0-9a-f]{64})"', settings)
+    password = one._password
+    assert digest == hashlib.sha256(password.encode()).hexdigest()
+    assert len(password) >= 16
+    assert password not in settings
+    assert one.remote_desktop is not None
+    assert one.remote_desktop.access is None  # until it runs
+
+
+async def test_the_address_of_a_remote_desktop(
+    machine: MakeMachine, extension_pack: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known as soon as the machine runs, and no longer. Oracle's server is not here; its port
+    is made up."""
+    monkeypatch.setattr(remote_desktop, "bound_port", lambda _: 33891)
+    one = machine(remote_desktop=True)
+    (await one.start()).close()
+    assert one.remote_desktop is not None
+    access = one.remote_desktop.access
+    assert access == ("RDP", "127.0.0.1", 33891, "boincvm", one._password)
+    await one.stop()
+    assert one.remote_desktop.access is None
+
+
+async def test_a_remote_desktop_that_does_not_open(
+    machine: MakeMachine, extension_pack: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told an address that leads nowhere."""
+    monkeypatch.setattr("boincvm.hypervisor.virtualbox.machine._DESKTOP_LIMIT", 2.0)
+    one = machine(remote_desktop=True)
+    with pytest.raises(HypervisorError, match="does not open the machine's remote desktop"):
+        await one.start()
+    assert one.remote_desktop is not None
+    assert one.remote_desktop.access is None
 
 
 async def test_a_disk_that_is_too_small(machine: MakeMachine) -> None:
@@ -195,13 +298,13 @@ async def test_several_are_made_at_once(machine: MakeMachine) -> None:
     several = [machine(ephemeral=True) for _ in range(3)]
     await asyncio.gather(*(one.create() for one in several))
     for one in several:
-        assert (await told(one))["VMState"] == "poweroff"
+        assert (await reported(one))["VMState"] == "poweroff"
 
 
 async def test_without_the_kernel_module(
     monkeypatch: pytest.MonkeyPatch, machine: MakeMachine
 ) -> None:
-    """With the package's own VBoxHeadless: the error says what to type."""
+    """With the package's own VBoxHeadless, the error shows the command to type."""
     use_virtualbox(monkeypatch, stock=True)
     one = machine()
     with pytest.raises(HypervisorError) as caught:
@@ -227,7 +330,7 @@ def test_what_doctor_says(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_disk_that_has_gone(machine: MakeMachine, spec: MachineSpec) -> None:
     one = machine()
     await one.create()
-    (spec.directory / "disk-000001.vdi").unlink()
+    (spec.directory / "disk-000000.vdi").unlink()
     with pytest.raises(HypervisorError, match="Could not open the medium"):
         await one.start()
 
@@ -272,7 +375,7 @@ async def test_what_a_killed_process_left_is_removed(
 
 @pytest.fixture
 async def golden(driver: VirtualBoxDriver, spec: MachineSpec) -> GoldenMachine:
-    """A machine that has booted, of which a test starts copies."""
+    """Return a booted machine, of which a test starts copies."""
     return await golden_machine(driver, spec)
 
 
@@ -289,7 +392,7 @@ async def copy(
 async def test_its_service_is_killed_while_it_runs(
     copy: VirtualBoxMachine,
 ) -> None:
-    """VirtualBox ends the machine then, and we say so."""
+    """VirtualBox ends the machine then, and the error reports it."""
     async with answering(copy) as link:
         assert copy.home is not None
         home, name = copy.home.directory, copy.home.name
@@ -319,7 +422,7 @@ async def test_somebody_powers_it_off(copy: VirtualBoxMachine) -> None:
 
 
 async def test_somebody_pauses_it(copy: VirtualBoxMachine) -> None:
-    """Then it is as we want it."""
+    """Afterwards it is in the requested state."""
     async with answering(copy) as link:
         assert copy.home is not None
         await copy.home.manage.run("controlvm", copy.home.name, "pause")
@@ -335,7 +438,7 @@ async def test_somebody_pauses_it(copy: VirtualBoxMachine) -> None:
 async def test_a_signal_ends_it(
     copy: VirtualBoxMachine, number: signal.Signals, cause: EndCause
 ) -> None:
-    """One that somebody sends, or one that VirtualBox has caused itself: its log is quoted then."""
+    """The signal may be sent by somebody, or caused by VirtualBox: then its log is quoted."""
     async with answering(copy) as link:
         os.kill(copy.process_ids()[0], number)
         async with asyncio.timeout(LIMIT):
@@ -345,8 +448,21 @@ async def test_a_signal_ends_it(
     assert (cause is EndCause.FAILED) == ("(VBox.log: " in end.detail), end
 
 
+async def test_a_kill_while_it_starts(
+    machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killer(DeathGuard):
+        def __init__(self, process: int, argument: str) -> None:
+            os.kill(process, signal.SIGKILL)
+            super().__init__(process, argument)
+
+    monkeypatch.setattr("boincvm.hypervisor.virtualbox.process.DeathGuard", Killer)
+    with pytest.raises(HypervisorKilledError, match="was killed while it started"):
+        await machine().start()
+
+
 async def test_layers_that_cannot_be_recorded(copy: VirtualBoxMachine) -> None:
-    """The machine is as it was before: on the layers that were recorded last."""
+    """The machine stays as it was: on the layers that were recorded last."""
 
     async def fail(layers: tuple[str, ...]) -> None:
         raise RuntimeError(f"cannot record {len(layers)} layers")
@@ -381,7 +497,7 @@ async def test_a_state_that_another_version_has_saved(
 
 
 async def test_many_checkpoints(driver: VirtualBoxDriver, copy: VirtualBoxMachine) -> None:
-    """Each adds a layer; when it goes on, they become one, and the disk is as it was."""
+    """Each adds a layer; when it resumes, they are merged, and the disk is unchanged."""
     recorded = []
 
     async def record(layers: tuple[str, ...]) -> None:
@@ -390,7 +506,7 @@ async def test_many_checkpoints(driver: VirtualBoxDriver, copy: VirtualBoxMachin
 
     async with answering(copy) as link:
         for number in range(1, 8):
-            await shell(link, f"echo {number} >/root/{number}; sync")
+            await shell(link, f"echo {number} >/root/{number}; sync /root/{number}")
             await copy.checkpoint(number, record)
         assert recorded[-1] == copy.disk_layers
         await link.quiesce(LIMIT)
@@ -406,10 +522,10 @@ async def test_many_checkpoints(driver: VirtualBoxDriver, copy: VirtualBoxMachin
 
 
 def all_programs_but(name: str, directory: Path) -> Path:
-    """A folder with links to all programs on PATH but one."""
+    """Return a directory with links to all programs on PATH but one."""
     directory.mkdir()
-    for place in os.get_exec_path():
-        for program in Path(place).iterdir() if Path(place).is_dir() else ():
+    for location in os.get_exec_path():
+        for program in Path(location).iterdir() if Path(location).is_dir() else ():
             link = directory / program.name
             if program.name != name and not link.is_symlink():
                 link.symlink_to(program)
@@ -466,13 +582,13 @@ asyncio.run(main(*sys.argv[1:]))
 
 @needs_namespaces
 async def test_the_hosts_disk_gets_full(golden: GoldenMachine, spec: MachineSpec) -> None:
-    with TemporaryDirectory(prefix="full") as place:
-        words = (golden.spec.directory, json.dumps(golden.link), Path(place) / "its")
+    with TemporaryDirectory(prefix="full") as location:
+        words = (golden.spec.directory, json.dumps(golden.link), Path(location) / "its")
         files = (spec.kernel, spec.initrd, spec.root)
         done = await asyncio.to_thread(
             subprocess.run,
             [
-                *small_disk("10m", Path(place)),
+                *small_disk("10m", Path(location)),
                 *(sys.executable, "-c", FULL, *map(str, (*words, *files))),
             ],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
@@ -493,9 +609,10 @@ async def test_it_ends_with_its_maker(
     monkeypatch: pytest.MonkeyPatch,
     pause: str,
 ) -> None:
-    """And the next one that is made removes what is left of it.
+    """The next one that is made removes what is left of it.
 
-    Also where the kernel does not help, as with a set-user-ID VBoxHeadless: without setpriv.
+    This includes the case without the kernel's help, as with a set-user-ID VBoxHeadless: without
+    setpriv.
     """
     monkeypatch.setenv("PATH", str(all_programs_but("setpriv", tmp_path / "bin")))
     (tmp_path / "its").mkdir()

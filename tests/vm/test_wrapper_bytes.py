@@ -1,5 +1,5 @@
-"""A machine's task: bytes go in and come out as they are, streams may be FIFOs, and nothing that
-the project can see tells whose computer it is."""
+"""A machine's task: bytes stay unchanged, streams may be FIFOs, and nothing that the project can
+see reveals the computer's owner."""
 
 import os
 from collections.abc import AsyncIterator
@@ -30,14 +30,14 @@ async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
 
 
 async def test_bytes_a_fifo_and_whose_it_is(slot: Slot) -> None:
-    """A daemon feeds the program in the machine, and another reads what it writes."""
+    """A daemon feeds the program in the machine, and another reads its output."""
     for name in ("feed", "read"):
         os.mkfifo(slot.path / name)
     slot.slot.project_preferences = "<p>caf\xe9</p>"
     slot.slot.write_init_data()
     script = (
         'printf "%s\\n" "$0" "$@" "$V"; cat; cp i? o' + E + "; env >&2; cat init_data.xml >&2\n"
-        f"echo caf{E} >m{E}; echo trickle-up v $PWD/m{E} >$BOINCVM_VOICE"
+        f"echo caf{E} >m{E}; echo trickle-up v $PWD/m{E} >$BOINCVM_STATUS_CHANNEL"
     )
     program = slot.path / f"app{E}"
     program.write_bytes(os.fsencode(f"#!/bin/sh\n{script}\n"))
@@ -59,7 +59,8 @@ async def test_bytes_a_fifo_and_whose_it_is(slot: Slot) -> None:
             "<task><application>/bin/sh</application>"
             "<command_line>-c 'until grep -q 20000 out; do sleep 0.05; done'</command_line></task>"
             "<task><virtualmachine>vm</virtualmachine><application>sh</application>"
-            f"<command_line>-c 'echo finish 0 0 adieu caf{E} >$BOINCVM_VOICE'</command_line></task>"
+            f"<command_line>-c 'echo finish 0 0 adieu caf{E} >$BOINCVM_STATUS_CHANNEL'"
+            "</command_line></task>"
             "</job_desc>"
         ).replace(b"exec sleep 1000'</command_line><stdout", b"'</command_line><stdout")
     )
@@ -69,7 +70,7 @@ async def test_bytes_a_fifo_and_whose_it_is(slot: Slot) -> None:
     numbers = "".join(f"{number}\n" for number in range(1, 20001)).encode()
     assert (slot.path / "out").read_bytes() == os.fsencode("\n".join(words)) + b"\n" + numbers
     assert (slot.path / f"o{E}").read_bytes() == b"content\n"
-    assert [os.fsencode(said.value) for said in slot.trickle_ups] == [
+    assert [os.fsencode(output.value) for output in slot.trickle_ups] == [
         b"<variety>v</variety>\ncaf\xe9\n"
     ]
     assert b"adieu caf\xe9\n" in (slot.path / "boinc_finish_called").read_bytes()
@@ -81,7 +82,7 @@ async def test_bytes_a_fifo_and_whose_it_is(slot: Slot) -> None:
 
 @pytest.mark.parametrize("control", [Control.ABORT, Control.QUIT])
 async def test_an_output_that_nobody_reads(slot: Slot, control: Control) -> None:
-    """The machine's program waits for it; the client is heard."""
+    """The machine's program waits for it; the client is still obeyed."""
     os.mkfifo(slot.path / "out")
     slot.machine_job("echo begun >&2; exec sleep 1000")
     await slot.begin()

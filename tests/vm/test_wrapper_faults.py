@@ -1,5 +1,5 @@
-"""What can go wrong with a machine under the client: each time a line that says why, nothing
-left behind, never a false success."""
+"""Faults of a machine under the client: each has a line with the reason, nothing is left behind,
+and there is never a false success."""
 
 import json
 import os
@@ -36,13 +36,13 @@ def made_by_machines(slot: Slot) -> list[str]:
 
 
 def disk_of(slot: Slot) -> int:
-    """Bytes of disk that the machine's own layers take."""
+    """Return the bytes of disk that the machine's own layers take."""
     layers = slot.path.glob("boincvm-machine-0/disk-*.qcow2")
     return sum(path.stat().st_blocks << 9 for path in layers)
 
 
 async def runs(slot: Slot) -> None:
-    """A job whose program has begun, and stays."""
+    """Start a job and wait until its program runs."""
     slot.machine_job("echo begin; sleep 1000")
     await slot.begin()
     await slot.wait_for_text("out", "begin")
@@ -59,7 +59,7 @@ async def test_a_killed_hypervisor(slot: Slot) -> None:
 
 
 async def test_a_hypervisor_that_is_killed_while_a_checkpoint_wakes(slot: Slot) -> None:
-    """The checkpoint is not at fault: the work goes on from it."""
+    """The checkpoint is not at fault: the work resumes from it."""
     slot.machine_job("echo begin; sleep 4; echo end")
     await slot.begin()
     await slot.wait_for_text("out", "begin")
@@ -76,7 +76,7 @@ async def test_a_hypervisor_that_is_killed_while_a_checkpoint_wakes(slot: Slot) 
     end = await slot.run()
     assert end.kind is EndKind.FINISHED, slot.stderr
     assert slot.text("out") == "begin\nend\n"
-    assert "anew" not in slot.stderr
+    assert "starts over" not in slot.stderr
 
 
 async def test_a_machine_that_fails_again_and_again(slot: Slot) -> None:
@@ -148,7 +148,7 @@ async def test_abort_while_suspended(slot: Slot) -> None:
 
 
 async def test_without_a_hypervisor(slot: Slot, tmp_path: Path) -> None:
-    """A PATH that has everything but QEMU."""
+    """Use a PATH that has everything but QEMU."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("sh", "setpriv"):
@@ -178,7 +178,7 @@ async def test_more_memory_than_there_is(slot: Slot) -> None:
 
 
 async def test_an_output_that_was_not_made(slot: Slot) -> None:
-    """Those that were made come back, and each that was not is named."""
+    """Existing outputs are copied back, and each missing one is named."""
     names = ("a", "result", "b", "other")
     wanted = "".join(f"<copy_file_from_VM>{name}</copy_file_from_VM>" for name in names)
     slot.machine_job("echo A >a; echo B >b", wanted)
@@ -266,7 +266,7 @@ async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
 @needs_namespaces
 @pytest.mark.parametrize(("size", "cause"), [("450m", "disk is full"), ("150m", "of disk")])
 def test_a_full_disk(tmp_path: Path, size: str, cause: str) -> None:
-    """Full while the machine runs; too small for it to begin."""
+    """The disk becomes full while the machine runs, or is too small for it to start."""
     done = subprocess.run(
         [*UNSHARE, sys.executable, "-m", "support.full_disk", str(tmp_path), size],
         env=with_support(),

@@ -1,4 +1,4 @@
-"""What a hypervisor has of the client that started its wrapper, and what it has not."""
+"""What a hypervisor inherits from the client that started its wrapper, and what it does not."""
 
 import os
 import sys

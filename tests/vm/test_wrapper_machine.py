@@ -52,12 +52,13 @@ async def test_files_arguments_and_steps_of_one_machine(slot: Slot) -> None:
 
 async def test_what_the_program_says_reaches_the_client(slot: Slot) -> None:
     slot.machine_job(
-        "echo fraction-done 0.25 >$BOINCVM_VOICE; echo operations 1e9 2e9 >$BOINCVM_VOICE\n"
-        "echo hello > message; echo trickle-up greeting $PWD/message >$BOINCVM_VOICE\n"
-        "echo part > part.txt; echo upload part.txt >$BOINCVM_VOICE\n"
+        "echo fraction-done 0.25 >$BOINCVM_STATUS_CHANNEL\n"
+        "echo operations 1e9 2e9 >$BOINCVM_STATUS_CHANNEL\n"
+        "echo hello > message; echo trickle-up greeting $PWD/message >$BOINCVM_STATUS_CHANNEL\n"
+        "echo part > part.txt; echo upload part.txt >$BOINCVM_STATUS_CHANNEL\n"
         "while [ ! -e boinc_ufs_part.txt ]; do sleep 0.1; done; cat boinc_ufs_part.txt\n"
         "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
-        "echo finish 0 0 all is well >$BOINCVM_VOICE",
+        "echo finish 0 0 all is well >$BOINCVM_STATUS_CHANNEL",
         "<copy_file_from_VM>part.txt</copy_file_from_VM>",
     )
     await slot.begin()
@@ -68,8 +69,8 @@ async def test_what_the_program_says_reaches_the_client(slot: Slot) -> None:
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
     assert "all is well" in end.text
     assert "<status>0</status>" in slot.text("out")
-    assert ["hello" in said.value for said in slot.trickle_ups] == [True], slot.stderr
-    statuses = [said.value for said in slot.statuses]
+    assert ["hello" in output.value for output in slot.trickle_ups] == [True], slot.stderr
+    statuses = [output.value for output in slot.statuses]
     assert any(status.fraction_done == 0.25 for status in statuses)
     assert any(status.floating_operations == 1e9 for status in statuses)
     assert any(status.other_pid and status.resident for status in statuses)
@@ -85,16 +86,18 @@ async def test_the_client_hears_the_cpu_time_each_second(slot: Slot) -> None:
     begin = time.monotonic()
     end = await slot.wait(LIMIT)
     assert end.kind is EndKind.FINISHED, slot.stderr
-    times = [(said.at, said.value.cpu_time) for said in slot.statuses if said.value.cpu_time > 0]
+    times = [
+        (output.at, output.value.cpu_time) for output in slot.statuses if output.value.cpu_time > 0
+    ]
     news = [at for (at, now), (_, before) in zip(times[1:], times, strict=False) if now > before]
-    heard = [begin, times[0][0], *news]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(heard)]
+    received = [begin, times[0][0], *news]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(received)]
     assert max(gaps) < 3, gaps
     assert len(news) >= 6
 
 
 async def test_an_earlier_tasks_message_is_not_the_jobs(slot: Slot) -> None:
-    slot.machine_job("echo finish 0 0 the first is well >$BOINCVM_VOICE")
+    slot.machine_job("echo finish 0 0 the first is well >$BOINCVM_STATUS_CHANNEL")
     first = slot.text("job.xml").removeprefix("<job_desc>").removesuffix("</job_desc>")
     slot.write("job.xml", f"<job_desc>{first}{first.replace('app.sh', 'second.sh')}</job_desc>")
     slot.script("second.sh", "echo second")
@@ -132,7 +135,7 @@ async def test_suspended_means_paused(slot: Slot) -> None:
 
 
 async def reports(slot: Slot, count: int) -> None:
-    """Until the wrapper has reported so often: a second is four reports here."""
+    """Wait for that many reports of the wrapper: here a second has four."""
     goal = len(slot.statuses) + count
     await slot.holds(lambda: len(slot.statuses) >= goal)
 
@@ -142,7 +145,7 @@ def uses_cpu(pid: int, ticks: int) -> bool:
 
 
 async def stands_still(slot: Slot, pid: int) -> None:
-    """Until the process has used no CPU for some ticks of the client."""
+    """Wait until the process has used no CPU for some ticks of the client."""
     seen: list[int] = []
 
     def still() -> bool:
@@ -152,8 +155,14 @@ async def stands_still(slot: Slot, pid: int) -> None:
     await slot.holds(still)
 
 
+def last_time(slot: Slot) -> float:
+    """Return the guest's clock, in seconds, in the last line that it has written."""
+    complete, _, _ = slot.text("out").rpartition("\n")
+    return int(complete.split()[-1]) / 1000
+
+
 async def test_throttled_every_second_it_ends_with_the_right_clock(slot: Slot) -> None:
-    """As a client does it that may use half of the processor's time."""
+    """Suspend and resume as a client that may use half of the processor's time."""
     slot.machine_job(
         "i=0; while [ ! -e stop ]; do i=$((i+1)); echo $i $(date +%s%3N); sleep 0.05; done"
     )
@@ -164,18 +173,16 @@ async def test_throttled_every_second_it_ends_with_the_right_clock(slot: Slot) -
         await reports(slot, 4)
         slot.send(Control.RESUME)
         await reports(slot, 4)
-    count = len(slot.text("out").splitlines())
-    await slot.holds(lambda: len(slot.text("out").splitlines()) > count)
-    late = time.time() * 1000 - int(slot.text("out").split()[-1])
+    # Five seconds late without the clock's being set, and for ever; its last line may be late, too.
+    await slot.holds(lambda: time.time() - last_time(slot) < 1)
     lines = [int(line.split()[0]) for line in slot.text("out").splitlines()]
     assert lines == list(range(1, len(lines) + 1))
-    assert late < 1000  # five seconds without the clock's being set
     slot.send(Control.ABORT)
     await slot.wait(5)
 
 
 async def test_tasks_of_the_host_and_of_machines_in_one_job(slot: Slot) -> None:
-    """VMWrapper's kinds of tasks, all of them: the manager is up while the machine may be."""
+    """It has all of VMWrapper's kinds of tasks: the manager runs as long as the machine may."""
     slot.script("prepare.sh", "echo prepared > in.txt")
     slot.script("manager.sh", "echo up > manager; trap 'echo down > manager; exit' TERM; "
                 "while :; do sleep 0.1; done")  # fmt: skip
@@ -208,17 +215,20 @@ async def test_a_trickle_down_reaches_the_program(slot: Slot) -> None:
 
 
 async def test_a_program_that_wants_to_be_started_later(slot: Slot) -> None:
-    slot.machine_job("echo temporary-exit 1234 1 no licence is free > $BOINCVM_VOICE; exit 0")
+    slot.machine_job(
+        "echo temporary-exit 1234 1 no licence is free > $BOINCVM_STATUS_CHANNEL; exit 0"
+    )
     end = await slot.run()
     assert (end.kind, end.delay, end.notice) == (EndKind.TEMPORARY_EXIT, 1234, True), slot.stderr
     assert "no licence is free" in end.text
 
 
 async def test_a_guest_writes_no_file_that_is_not_its_output(slot: Slot) -> None:
-    """Least of all one that the host would run."""
+    """In particular none that the host would run."""
     slot.script("precious", "echo mine")
     slot.machine_job(
-        "for name in precious job.xml ../precious; do echo upload $name >$BOINCVM_VOICE; done;"
+        "for name in precious job.xml ../precious; do"
+        " echo upload $name >$BOINCVM_STATUS_CHANNEL; done;"
         " echo theirs > precious; echo theirs > job.xml; sleep 1"
     )
     before = slot.text("precious"), slot.text("job.xml")

@@ -1,4 +1,4 @@
-"""A machine that the wrapper puts to sleep on disk, and wakes in another run."""
+"""A machine that the wrapper saves to disk and resumes in another run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LINES = "".join(f"line {i}\n" for i in range(1, 61))
 MACHINE = "boincvm-machine-0"
 ASKS = (
     'i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo "line $i"; sleep 0.1;'
-    " if [ $i = 10 ]; then echo checkpoint-wanted > $BOINCVM_VOICE; fi; done"
+    " if [ $i = 10 ]; then echo checkpoint-wanted > $BOINCVM_STATUS_CHANNEL; fi; done"
 )
 
 
@@ -32,12 +32,12 @@ async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
 
 
 def manifests(slot: Slot) -> list[Path]:
-    """Of the machine's checkpoints, the newest one last."""
+    """Return the machine's checkpoint manifests, the newest one last."""
     return sorted((slot.path / MACHINE).glob("checkpoint-*.json"))
 
 
 def number_of(manifest: Path) -> int:
-    """The checkpoint's: the first of a machine that booted is 1, and of a copy 2."""
+    """Return the checkpoint's number: the first of a booted machine is 1, of a copy 2."""
     return int(manifest.stem.removeprefix("checkpoint-"))
 
 
@@ -86,7 +86,7 @@ async def test_input_goes_on_too(slot: Slot) -> None:
 
 
 async def test_what_was_written_after_the_sleep_is_written_once(slot: Slot) -> None:
-    """The wrapper is killed some time after it has woken the machine: it sleeps still."""
+    """The wrapper is killed some time after it has resumed the machine, which is still saved."""
     slot.machine_job(COUNT)
     await slot.begin()
     await slot.wait_for_text("out", "line 5\n")
@@ -101,7 +101,7 @@ async def test_what_was_written_after_the_sleep_is_written_once(slot: Slot) -> N
 
 
 async def test_a_service_manager_that_stops_everything(slot: Slot) -> None:
-    """SIGTERM to the wrapper and to its hypervisor alike, as when a computer is shut down."""
+    """It sends SIGTERM to the wrapper and to its hypervisor, as when a computer is shut down."""
     slot.machine_job(COUNT)
     await slot.begin()
     await slot.wait_for_text("out", "line 10\n")
@@ -132,10 +132,10 @@ async def test_a_damaged_sleep_is_not_fatal(slot: Slot, damage: str) -> None:
 
 @pytest.mark.parametrize("kind", ["checkpoint-*.json", "memory-*", "disk-*.qcow2"])
 async def test_a_flipped_bit_costs_one_checkpoint(slot: Slot, kind: str) -> None:
-    """In a file that only the newest checkpoint needs; the one before is taken."""
+    """It is in a file that only the newest checkpoint needs; the one before is used."""
     slot.machine_job(ASKS)
     await slot.begin()
-    await slot.wait_for_text("out", "line 25\n")
+    await slot.wait_for_text("stderr.txt", "is kept on disk")
     await quits(slot)
     older, newest = manifests(slot)
     needed = set(json.loads(newest.read_text())["files"]) - set(
@@ -161,7 +161,7 @@ def flip_a_bit(path: Path) -> None:
 async def test_a_flipped_bit_in_what_both_need_costs_the_task_s_work(slot: Slot) -> None:
     slot.machine_job(ASKS)
     await slot.begin()
-    await slot.wait_for_text("out", "line 25\n")
+    await slot.wait_for_text("stderr.txt", "is kept on disk")
     await quits(slot)
     flip_a_bit(min((slot.path / MACHINE).glob("memory-*")))
     await slot.begin()
@@ -216,13 +216,13 @@ async def test_a_lost_machine_takes_its_steps_along(slot: Slot) -> None:
 
 
 async def test_a_checkpoint_that_the_program_asked_for(slot: Slot) -> None:
-    """The machine goes on after it, and a killed wrapper loses only what came later."""
+    """The machine continues after it, and a killed wrapper loses only later work."""
     slot.machine_job(ASKS)
     await slot.begin()
     await slot.wait_for_text("stderr.txt", "is kept on disk")
     await slot.holds(lambda: slot.statuses[-1].value.checkpoint_cpu_time > 0)
-    kept = slot.text("out").count("\n")
-    await slot.holds(lambda: slot.text("out").count("\n") > kept + 10)
+    stored = slot.text("out").count("\n")
+    await slot.holds(lambda: slot.text("out").count("\n") > stored + 10)
     slot.kill(signal.SIGKILL)
     await slot.wait(LIMIT)
     written = slot.text("out").count("\n")
@@ -249,19 +249,19 @@ async def test_an_end_in_the_middle_of_a_checkpoint(slot: Slot, *, kill: bool) -
     assert slot.text("out").endswith(LINES if not kill else "line 59\nline 60\n")
 
 
-@pytest.mark.parametrize("kept", [False, True])
-async def test_a_quit_that_cannot_save_says_what_it_costs(slot: Slot, *, kept: bool) -> None:
-    """The hypervisor does not answer: the machine goes back to its last checkpoint, or begins
-    anew, and the log says how much of its running that costs."""
-    slot.machine_job(ASKS if kept else COUNT)
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_quit_that_cannot_save_says_what_it_costs(slot: Slot, *, stored: bool) -> None:
+    """The hypervisor does not answer: the machine returns to its last checkpoint, or starts over,
+    and the log reports how much running time is lost."""
+    slot.machine_job(ASKS if stored else COUNT)
     await slot.begin()
     await slot.wait_for_text("out", "line 20\n")
-    if kept:
+    if stored:
         await slot.wait_for_text("stderr.txt", "is kept on disk")
     (pid,) = slot.machines()
     os.kill(pid, signal.SIGSTOP)
     await quits(slot)
-    origin = r"resumes from checkpoint \d+" if kept else "starts over"
+    origin = r"resumes from checkpoint \d+" if stored else "starts over"
     assert re.search(
         rf"the machine vm {origin}: \d+(\.\d)?s of its running time are lost", slot.stderr
     )

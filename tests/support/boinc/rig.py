@@ -1,8 +1,9 @@
 """The real BOINC client with one task and no server, for tests of what it starts.
 
-Rig lays out a data directory (layout.py), starts `boinc` on it, sends it the requests of a
-volunteer's manager (gui_rpc.py), and leaves nothing behind. The task's programs can send lines to
-the test: what they write to the FIFO that `$RIG_WORDS` names is returned by `Rig.word`.
+Rig lays out a data directory (boincvm.boinc.client_directory), starts `boinc` on it, sends it the
+requests of a volunteer's manager (gui_rpc.py), and leaves nothing behind. The task's programs can
+send lines to the test: what they write to the FIFO that `$RIG_WORDS` names is returned by
+`Rig.word`.
 """
 
 import os
@@ -17,8 +18,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from boincvm.boinc.client_directory import (
+    MASTER_URL,
+    RESULT,
+    Preferences,
+    Work,
+    lay_out,
+    write_preferences,
+)
 from support.boinc.gui_rpc import GuiRpc
-from support.boinc.layout import MASTER_URL, RESULT, Preferences, Work, lay_out, write_preferences
 from support.boinc.watch import LIMIT, STEP, kill_all, state_of
 
 CLIENT = "BOINCVM_TEST_CLIENT"

@@ -68,8 +68,8 @@ class Peer(RawConnection):
     @classmethod
     async def logged_in(cls, address: Address, login: str = "host", **headers: str) -> Self:
         peer = await cls.open(address)
-        said = {"accept-version": "1.2", "host": "x", "login": login, "passcode": PASSCODE}
-        peer.send("CONNECT", **{**said, **{k.replace("_", "-"): v for k, v in headers.items()}})
+        usual = {"accept-version": "1.2", "host": "x", "login": login, "passcode": PASSCODE}
+        peer.send("CONNECT", **{**usual, **{k.replace("_", "-"): v for k, v in headers.items()}})
         assert (await peer.receive()).command == "CONNECTED"
         return peer
 

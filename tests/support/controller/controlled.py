@@ -34,8 +34,8 @@ class Controlled:
         return table
 
     async def begin(self, vms: str, *argv: str, **options: object) -> Command:
-        told = await self("exec", vms=vms, argv=list(argv), **options)
-        return self.controller.hub.commands.find(told["command"])
+        reported = await self("exec", vms=vms, argv=list(argv), **options)
+        return self.controller.hub.commands.find(reported["command"])
 
     async def run(self, vms: str, *argv: str) -> dict[str, tuple[object, str]]:
         """Run a program; return each machine's exit code, or error, and output."""
@@ -45,10 +45,10 @@ class Controlled:
     async def ends(self, command: Command) -> dict[str, tuple[object, str]]:
         async with asyncio.timeout(LIMIT):
             await command.finished()
-        told = await self("command", id=command.id, output=True)
+        reported = await self("command", id=command.id, output=True)
         return {
             name: (_how(answer), answer["output"]["stdout"])
-            for name, answer in told["answers"].items()
+            for name, answer in reported["answers"].items()
         }
 
     async def until_event(self, kind: str, text: str) -> None:

@@ -158,8 +158,8 @@ class Faces:
         self._group: asyncio.TaskGroup | None = None
         self.guests: dict[str, FakeGuest] = {}
 
-    async def serve(self, place: ListenAddress, policy: Policy) -> Server:
-        server = Server(self.controller, place, policy)
+    async def serve(self, location: ListenAddress, policy: Policy) -> Server:
+        server = Server(self.controller, location, policy)
         _, port = await server.open()
         self.port = port or self.port
         self._stack.push_async_callback(server.close)
@@ -170,8 +170,10 @@ class Faces:
             ListenAddress(self.socket), Policy(trusts_all=True, shared=Path("/"))
         )
 
-    async def serve_tcp(self, **place: str) -> Server:
-        return await self.serve(ListenAddress(**place), Policy(token=TOKEN, shared=self.directory))  # type: ignore[arg-type]
+    async def serve_tcp(self, **location: str) -> Server:
+        return await self.serve(
+            ListenAddress(**location), Policy(token=TOKEN, shared=self.directory)
+        )  # type: ignore[arg-type]
 
     async def talk(self) -> Talk:
         """Connect by TCP if that is served, otherwise by the UNIX socket."""
@@ -204,7 +206,7 @@ class Faces:
             name,
             name,
             labels=labels,
-            capabilities=frozenset(("run", "files", "life")),
+            capabilities=frozenset(("run", "files", "lifecycle")),
             instance=secrets.token_hex(4),
         )
         made = self.guests[name] = FakeGuest(guest, self.directory / name)

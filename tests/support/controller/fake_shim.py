@@ -3,7 +3,7 @@
     python -m support.controller.fake_shim DIRECTORY
 
 The machine's label `fake` names a fault: `dies-in-VERB` is killed there, `hangs-in-VERB` never
-finishes there, `refuses` does not start.
+finishes there, `refuses` does not start, `says-no-bye` leaves the bus without a word.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import Checkpoint
 from boincvm.job.model import MachineShape
 from boincvm.machine.saved_machine import SavedMachine, next_number, write_saved
+from boincvm.node.node import Node
 from boincvm.shim import process
 from boincvm.shim.machine import ShimMachine
 
@@ -75,6 +76,12 @@ class FakeMachine(ShimMachine):
         self.snapshots.remove(name, frozenset(), self.status.saved)
 
 
+async def _send_bye(guest: Node, machine: ShimMachine) -> None:
+    if machine.definition.labels.get("fake") != "says-no-bye":
+        await guest.close()
+
+
 if __name__ == "__main__":
+    process._send_bye = _send_bye
     process.ShimMachine = FakeMachine  # type: ignore[misc]
     sys.exit(process.main())

@@ -40,10 +40,10 @@ class Home:
         finally:
             self.run("rm", "--force", "**", code=None)
             process.send_signal(signal.SIGTERM)
-            said = process.stderr.read()
+            output = process.stderr.read()
             process.stderr.close()
-            assert process.wait(LIMIT) == 0, said
-        assert "0 machines keep running" in said
+            assert process.wait(LIMIT) == 0, output
+        assert "0 machines keep running" in output
 
     def run(
         self, *arguments: str, code: int | None = 0, stdin: bytes = b""

@@ -60,5 +60,5 @@ async def main(directory: Path, way: str, offset: int, transfer: str | None, fil
 
 
 if __name__ == "__main__":
-    place, way, number, name, source = sys.argv[1:]
-    asyncio.run(main(Path(place), way, int(number), name or None, Path(source)))
+    location, way, number, name, source = sys.argv[1:]
+    asyncio.run(main(Path(location), way, int(number), name or None, Path(source)))

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ from boincvm.client.client import Client
 from boincvm.errors import BoincvmError
 from boincvm.shim.machine_directory import MachineDirectory
 from boincvm.shim.snapshots import Snapshots, read_checkpoint
+from support.bench import kill as send_kill
+from support.bench import wait_for_end
 from support.golden_home import BOINCVM, link_images
 
 VICTIMS = ("shim", "hypervisor", "controller")
@@ -69,7 +71,7 @@ class Killed(NamedTuple):
     state: str
     took: float
     """Seconds from the kill until the requester got an answer."""
-    said: str
+    printed: str
 
 
 class Fleet:
@@ -125,23 +127,23 @@ class Fleet:
 
     def run(self, vm: str, script: str) -> tuple[object, str]:
         """Run a script; return its exit code and output."""
-        told, output = self.client.run(vms=vm, argv=["sh", "-c", script])
+        reported, output = self.client.run(vms=vm, argv=["sh", "-c", script])
         for _ in output:
             pass
-        command = self.client.call("command", id=told["command"], output=True)
+        command = self.client.call("command", id=reported["command"], output=True)
         answer = command["answers"][vm]  # type: ignore[index,call-overload]
         return answer["code"], answer["output"]["stdout"]  # type: ignore[index,call-overload,return-value]
 
     def begin_to_count(self, vm: str) -> str:
         """Start counting in the machine and wait for the first number; return the command's id."""
-        told, output = self.client.run(vms=vm, argv=["sh", "-c", _COUNTS])
+        reported, output = self.client.run(vms=vm, argv=["sh", "-c", _COUNTS])
         assert "data" in next(output)
-        return str(told["command"])
+        return str(reported["command"])
 
     def last_count(self, command: str, vm: str) -> int:
         """Return the last number that the count has reported."""
-        told: Any = self.client.call("command", id=command, output=True)
-        lines = str(told["answers"][vm]["output"]["stdout"]).split("\n")
+        reported: Any = self.client.call("command", id=command, output=True)
+        lines = str(reported["answers"][vm]["output"]["stdout"]).split("\n")
         return int(lines[-2])
 
     def put(self, vm: str) -> object:
@@ -228,7 +230,8 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
     is_new, counting = operation.prepare == ("-new",), ""
     if not is_new:
         fleet.do("start", vm)
-        fleet.run(vm, "echo kept >kept; head -c 24000000 /dev/zero >large; sync kept large; sync")
+        stored = "echo kept >kept && head -c 24000000 /dev/zero >large && sync kept large && sync"
+        assert fleet.run(vm, stored) == (0, "")
         counting = fleet.begin_to_count(vm)
     for verb in () if is_new else operation.prepare:
         named = {"name": "s"} if verb == "snapshot_take" else {}
@@ -238,17 +241,17 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
         time.sleep(delay)  # the moment is what is tested
         kill(fleet, vm, victim)
         begin = time.monotonic()
-        said = error_of(asked)
+        printed = error_of(asked)
         took = time.monotonic() - begin
         if victim == "controller":
             fleet.begin()
-        where = f"{name}, {victim} killed after {delay:.3f} s, {said}"
-        assert said != _NEVER, where
+        where = f"{name}, {victim} killed after {delay:.3f} s, {printed}"
+        assert printed != _NEVER, where
         state = settles(fleet, vm, where)
         assert took < PROMPT, (where, took)
     if state != "removed":
         goes_on(fleet, vm, state, where, counting, goes_back=name == "snapshot restore")
-    return Killed(name, victim, delay, state, took, said)
+    return Killed(name, victim, delay, state, took, printed)
 
 
 def error_of(asked: "Future[object]") -> str:
@@ -267,15 +270,15 @@ def settles(fleet: Fleet, vm: str, where: str) -> str:
     thread = threading.Thread(target=lambda: found.set_result(fleet.until_settled(vm)), daemon=True)
     thread.start()
     try:
-        told = found.result(LIMIT)
+        reported = found.result(LIMIT)
     except TimeoutError:
         raise AssertionError(f"{where}: for ever {fleet.vm(vm)}") from None
-    if told is None:
+    if reported is None:
         assert not fleet.machine_directory(vm).directory.exists(), where
         assert processes_of(fleet.machine_directory(vm).directory) == [], where
         return "removed"
-    state = str(told["state"])
-    assert (state == "aborted") == bool(told["why"]), (where, told)
+    state = str(reported["state"])
+    assert (state == "aborted") == bool(reported["why"]), (where, reported)
     assert fleet.machine_directory(vm).status().state == state, where
     return state
 
@@ -289,40 +292,46 @@ def goes_on(
     """
     assert fleet.do("start", vm)["state"] == "running", where
     last_number = fleet.last_count(counting, vm) if counting else 0
-    kept = "kept\n" if counting else ""
-    assert fleet.run(vm, "cat kept 2>/dev/null; true") == (0, kept), where
+    stored = "kept\n" if counting else ""
+    contents = fleet.run(vm, "cat kept 2>/dev/null; true")
+    around = "" if contents == (0, stored) else fleet.run(vm, "ls -la; dmesg | tail -n 40")
+    assert contents == (0, stored), (where, contents, around)
     code, counted = fleet.run(vm, "touch stop; cat counted 2>/dev/null || echo 0")
     assert code == 0, where
     assert goes_back or int(counted) >= last_number, (where, counted, last_number)
     fleet.until_commands_end(vm)  # a command outlives its controller
     assert fleet.client.call("list", vms=vm)["vms"][0]["commands"] == 0, where  # type: ignore[index,call-overload]
-    place = fleet.machine_directory(vm)
-    allowed = {*place.status().layers, "window", "qemu.log"}
-    for one in Snapshots(place).all():
-        saved = read_checkpoint(place, one.number)  # which checks that it is complete
+    location = fleet.machine_directory(vm)
+    allowed = {*location.status().layers, "transfer-disk", "qemu.log"}
+    for one in Snapshots(location).all():
+        saved = read_checkpoint(location, one.number)  # which checks that it is complete
         allowed |= {f"checkpoint-{one.number:06d}.json", *saved.checkpoint.files}
-    found = {path.name for path in place.disk.iterdir()}
+    found = {path.name for path in location.disk.iterdir()}
     assert found <= allowed, (where, state, sorted(found - allowed))
     fleet.do("power_off", vm)
-    assert not place.spool.exists() or list(place.spool.iterdir()) == [], where
-    assert processes_of(place.directory) == [], where
+    assert not location.spool.exists() or list(location.spool.iterdir()) == [], where
+    assert processes_of(location.directory) == [], where
     known = {"machine.json", "bus.json", "state.json", "snapshots.json", "lock", "shim.log"}
-    left = {path.name for path in place.directory.iterdir()} - known - {"disk", "spool"}
+    left = {path.name for path in location.directory.iterdir()} - known - {"disk", "spool"}
     assert left == set(), (where, left)
     fleet.do("remove", vm)
 
 
 def kill(fleet: Fleet, vm: str, victim: str) -> None:
-    """Kill the victim's processes that exist now."""
+    """Kill the victim's processes that exist now, and wait for their ends.
+
+    One that waits for the disk ends later, and would be taken for one that runs.
+    """
     if victim == "controller":
         fleet.end(signal.SIGKILL)
         return
+    ends = []
     for pid, words in processes_of(fleet.machine_directory(vm).directory):
         if ("qemu" in words[0]) is (victim == "hypervisor"):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            with suppress(ProcessLookupError):
+                ends.append(send_kill(pid))
+    for end in ends:
+        wait_for_end(end, LIMIT)
 
 
 def processes_of(directory: Path) -> list[tuple[int, list[str]]]:

@@ -37,10 +37,10 @@ class AskNet:
         self.ends = {name: self._begin(name, "1") for name in verbs}
 
     def _begin(self, name: str, instance: str) -> Responder:
-        def say(body: bytes) -> None:
+        def send(body: bytes) -> None:
             self._send(body, lambda: self.requester.handle(name, read_from_guest(body)))
 
-        return Responder(instance, self._verbs[name], say, self._tasks)
+        return Responder(instance, self._verbs[name], send, self._tasks)
 
     def restart(self, name: str) -> Guest:
         """Restart the guest, announce it, and return it."""

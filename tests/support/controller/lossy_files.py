@@ -28,12 +28,15 @@ class DirectoryFileRoot:
         self.fault: BoincvmError | None = None
         self.puts = 0
 
-    def check(self) -> None:
+    def check(self, _path: PurePosixPath, /) -> None:
+        self._check()
+
+    def _check(self) -> None:
         if self.fault is not None:
             raise self.fault
 
     async def put(self, source: Path, destination: PurePosixPath, mode: int) -> None:
-        self.check()
+        self._check()
         await self.go.wait()
         self.puts += 1
         target = self.root / destination
@@ -45,7 +48,7 @@ class DirectoryFileRoot:
             target.chmod(mode)
 
     async def get(self, source: PurePosixPath, destination: Path) -> None:
-        self.check()
+        self._check()
         await self.go.wait()
         found = self.root / source
         if found.is_dir():

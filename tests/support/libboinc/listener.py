@@ -31,26 +31,26 @@ def run(
     environment: dict[str, str] | None = None,
 ) -> Result:
     """Run a program in `directory` to its end; record every line that it sends."""
-    fifo = directory.parent / "voice"
-    surroundings = {**os.environ, **(environment or {})}
-    surroundings.pop("BOINCVM_VOICE", None)
+    fifo = directory.parent / "status-channel"
+    context = {**os.environ, **(environment or {})}
+    context.pop("BOINCVM_STATUS_CHANNEL", None)
     if not status_channel:
-        return _run(command, directory, surroundings, [])
+        return _run(command, directory, context, [])
     fifo.unlink(missing_ok=True)
     os.mkfifo(fifo)
-    surroundings["BOINCVM_VOICE"] = str(fifo)
+    context["BOINCVM_STATUS_CHANNEL"] = str(fifo)
     holder = os.open(fifo, os.O_RDWR)  # until it closes this, the reader sees no end
     reader = os.open(fifo, os.O_RDONLY)
     pieces: list[bytes] = []
     thread = threading.Thread(target=_read, args=(reader, pieces))
     thread.start()
     try:
-        heard = _run(command, directory, surroundings, [])
+        received = _run(command, directory, context, [])
     finally:
         os.close(holder)
         thread.join(LIMIT)
-    heard.lines.extend(b"".join(pieces).decode().splitlines())
-    return heard
+    received.lines.extend(b"".join(pieces).decode().splitlines())
+    return received
 
 
 def _read(descriptor: int, pieces: list[bytes]) -> None:

@@ -4,9 +4,8 @@ import os
 
 import pytest
 
+from support.not_run import not_run
 from support.virtualbox.root import RealVirtualBox, UnavailableError, real_virtualbox
-
-NOT_RUN = "the real VirtualBox cannot be had here"
 
 
 def use_virtualbox(monkeypatch: pytest.MonkeyPatch, *, stock: bool = False) -> RealVirtualBox:
@@ -17,7 +16,7 @@ def use_virtualbox(monkeypatch: pytest.MonkeyPatch, *, stock: bool = False) -> R
     try:
         real = real_virtualbox()
     except UnavailableError as reason:
-        pytest.skip(f"{NOT_RUN}: {reason}")
+        not_run("the real VirtualBox", reason)
     programs = real.stock if stock else real.programs
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     return real

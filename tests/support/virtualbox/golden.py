@@ -6,7 +6,6 @@ hypervisor.
 """
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from boincvm.host import locks
 from boincvm.host.own_files import make_directory
 from boincvm.hypervisor.contract import Driver, GoldenSnapshots, Machine, MachineSpec
 from boincvm.image.store import ImageStore
@@ -71,14 +71,16 @@ async def golden_machine(
     """
     identity = _snapshots(driver).identity()
     needs = json.dumps([spec.root.parent.name, identity], sort_keys=True)
-    place = cache_directory() / f"{driver.name}-golden"
-    make_directory(place)
-    with (place / "lock").open("w") as lock:
-        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        home = place / hashlib.sha256(needs.encode()).hexdigest()[:16]
+    # One for each image: what is there for another is removed.
+    image_s_own = "" if name.startswith("base") else f"-{name}"
+    location = cache_directory() / f"{driver.name}-golden{image_s_own}"
+    make_directory(location)
+    with (location / "lock").open("w") as lock:
+        await asyncio.to_thread(locks.lock, lock.fileno())
+        home = location / hashlib.sha256(needs.encode()).hexdigest()[:16]
         images = home / "boincvm/images"
         if not (images / "golden").exists():
-            for old in place.iterdir():
+            for old in location.iterdir():
                 with suppress(NotADirectoryError):
                     shutil.rmtree(old)
             make_directory(home)

@@ -25,7 +25,7 @@ from boincvm.host.own_files import make_directory
 from boincvm.image.mirror import host_mirror
 from boincvm.paths import cache_directory
 
-_PLACE = "virtualbox-root"
+_LOCATION = "virtualbox-root"
 _HERE = Path(__file__).parent
 _LIBRARIES = "/usr/lib/virtualbox"
 _LIMIT = 300.0
@@ -47,25 +47,25 @@ class RealVirtualBox(NamedTuple):
 
 def real_virtualbox() -> RealVirtualBox:
     """Return the newest that is in the cache, or fetch it. Raises UnavailableError."""
-    place = cache_directory() / _PLACE
-    make_directory(place)
-    with (place / "lock").open("w") as lock:
+    location = cache_directory() / _LOCATION
+    make_directory(location)
+    with (location / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = sorted(place.glob(f"*-{_digest()}/bin"))
+        found = sorted(location.glob(f"*-{_digest()}/bin"))
         if not found:
             try:
-                _remove_others(place)
-                found = [_make(place) / "bin"]
+                _remove_others(location)
+                found = [_make(location) / "bin"]
             except (OSError, subprocess.SubprocessError, ImageBuildError) as error:
-                said = getattr(error, "stderr", None) or b""
+                text = getattr(error, "stderr", None) or b""
                 raise UnavailableError(
-                    f"{error}: {said[-300:].decode(errors='replace')}"
+                    f"{error}: {text[-300:].decode(errors='replace')}"
                 ) from error
     return RealVirtualBox(found[-1], found[-1].parent / "stock", found[-1].parent / "root")
 
 
-def _make(place: Path) -> Path:
-    new = place / "new"
+def _make(location: Path) -> Path:
+    new = location / "new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     apt = _Apt(new / "apt")
@@ -79,16 +79,16 @@ def _make(place: Path) -> Path:
     shutil.rmtree(new / "apt")
     launcher = f"{root}{_LIBRARIES}/VBoxDriverless"
     _run(["cc", "-O1", "-o", launcher, str(_HERE / "driverless.c"), "-ldl"])
-    final = place / f"{version}-{_digest()}"
+    final = location / f"{version}-{_digest()}"
     _write_programs(new / "bin", final / "root", "VBoxDriverless")
     _write_programs(new / "stock", final / "root", "VBoxHeadless")
     new.rename(final)
     return final
 
 
-def _remove_others(place: Path) -> None:
+def _remove_others(location: Path) -> None:
     """Remove roots that other versions of these files have made."""
-    for old in place.glob("*/bin"):
+    for old in location.glob("*/bin"):
         shutil.rmtree(old.parent)
 
 
@@ -143,8 +143,8 @@ class _Apt:
     def fetch(self) -> str:
         """Fetch the package and its libraries; return its version."""
         self._apt("apt-get", "-qq", "update")
-        said = self._apt("apt-cache", "show", "--no-all-versions", "virtualbox")
-        version = next(line.split()[1] for line in said.splitlines() if line.startswith("Version:"))
+        text = self._apt("apt-cache", "show", "--no-all-versions", "virtualbox")
+        version = next(line.split()[1] for line in text.splitlines() if line.startswith("Version:"))
         needed = [
             name
             for line in self._apt("apt-cache", "depends", "virtualbox").splitlines()

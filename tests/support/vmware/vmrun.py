@@ -46,7 +46,7 @@ def connect(vmx: Path) -> socket.socket:
     return control
 
 
-def tell(vmx: Path, *words: str) -> str:
+def report(vmx: Path, *words: str) -> str:
     """Give the machine a command, and return its answer."""
     with connect(vmx) as control, control.makefile("rw") as stream:
         stream.write(json.dumps(words) + "\n")
@@ -54,10 +54,10 @@ def tell(vmx: Path, *words: str) -> str:
         answer = stream.readline()
     if not answer:
         raise RefusedError("The virtual machine is not running")
-    refused, said = json.loads(answer)
+    refused, output = json.loads(answer)
     if refused:
         raise RefusedError(refused)
-    return str(said)
+    return str(output)
 
 
 def list_running() -> str:
@@ -83,9 +83,9 @@ def start(vmx: Path) -> str:
     )
     machine.returncode = 0  # it outlives us
     assert machine.stdout is not None
-    said = machine.stdout.readline().decode().strip()
-    if said != "ready":
-        raise RefusedError(said or "Unknown error")
+    output = machine.stdout.readline().decode().strip()
+    if output != "ready":
+        raise RefusedError(output or "Unknown error")
     return ""
 
 
@@ -97,22 +97,22 @@ def soft(vmx: Path, how: str) -> None:
 
 def stop(vmx: Path, how: str = "soft") -> str:
     soft(vmx, how)
-    return tell(vmx, "stop")
+    return report(vmx, "stop")
 
 
 def suspend(vmx: Path, how: str = "soft") -> str:
     soft(vmx, how)
-    return tell(vmx, "suspend")
+    return report(vmx, "suspend")
 
 
 VERBS: dict[str, Callable[..., str]] = {
     "start": lambda vmx, how="gui": start(vmx),
     "stop": stop,
     "suspend": suspend,
-    "pause": lambda vmx: tell(vmx, "pause"),
-    "unpause": lambda vmx: tell(vmx, "unpause"),
-    "snapshot": lambda vmx, name: tell(vmx, "snapshot", name),
-    "deleteSnapshot": lambda vmx, name: tell(vmx, "delete_snapshot", name),
+    "pause": lambda vmx: report(vmx, "pause"),
+    "unpause": lambda vmx: report(vmx, "unpause"),
+    "snapshot": lambda vmx, name: report(vmx, "snapshot", name),
+    "deleteSnapshot": lambda vmx, name: report(vmx, "delete_snapshot", name),
 }
 
 
@@ -127,11 +127,11 @@ def main(arguments: list[str]) -> int:
             raise RefusedError("The specified version was not found")
         if verb in SNAPSHOT_VERBS and kind == "player":
             raise RefusedError("The operation is not supported")
-        said = list_running() if verb == "list" else VERBS[verb](Path(rest[0]), *rest[1:])
+        output = list_running() if verb == "list" else VERBS[verb](Path(rest[0]), *rest[1:])
     except RefusedError as error:
         print(f"Error: {error}")
         return 255
-    print(said, end="")
+    print(output, end="")
     return 0
 
 

@@ -29,15 +29,15 @@ class RefusedError(Exception):
 class Qmp:
     """A monitor of QEMU's or of its storage daemon's."""
 
-    def __init__(self, near: socket.socket) -> None:
-        self._near = near
+    def __init__(self, local: socket.socket) -> None:
+        self._local = local
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.events: dict[str, asyncio.Event] = {}
         self.ended = asyncio.Event()
         self.on_reset: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(sock=self._near, limit=1 << 24)
+        self._reader, self._writer = await asyncio.open_connection(sock=self._local, limit=1 << 24)
         await self._reader.readline()
         self._task = asyncio.create_task(self._read())
         await self.execute("qmp_capabilities")
@@ -45,16 +45,16 @@ class Qmp:
     async def _read(self) -> None:
         try:
             while line := await self._reader.readline():
-                said = json.loads(line)
-                if "event" in said:
-                    name = said["event"]
-                    if name == "RESET" and said["data"]["guest"]:
+                output = json.loads(line)
+                if "event" in output:
+                    name = output["event"]
+                    if name == "RESET" and output["data"]["guest"]:
                         self.on_reset()
                     if name == "MIGRATION":
-                        name += said["data"]["status"]
+                        name += output["data"]["status"]
                     self.event(name).set()
                 else:
-                    self._answers.put_nowait(said)
+                    self._answers.put_nowait(output)
         except OSError:
             pass
         self.ended.set()
@@ -78,22 +78,22 @@ class Relay:
     """
 
     async def open(self, path: str) -> None:
-        near, far = socket.socketpair()
-        self.far = far.detach()
+        local, remote = socket.socketpair()
+        self.remote = remote.detach()
         _, self._out = await asyncio.open_unix_connection(path)
-        self._in, self._writer = await asyncio.open_connection(sock=near)
+        self._in, self._writer = await asyncio.open_connection(sock=local)
         self._task = asyncio.create_task(self._copy())
 
     async def _copy(self) -> None:
         while data := await self._in.read(1 << 16):
-            self.tell(data)
+            self.report(data)
 
-    def tell(self, data: bytes) -> None:
+    def report(self, data: bytes) -> None:
         if not self._out.is_closing():
             self._out.write(data)
 
     def reset(self) -> None:
-        self.tell(MARK)
+        self.report(MARK)
 
 
 class Settings:
@@ -111,8 +111,10 @@ class Settings:
         return default
 
     def put(self, name: str, value: str) -> None:
-        kept = [line for line in self._lines if line.split("=")[0].strip().lower() != name.lower()]
-        self._lines = [*kept, f'{name} = "{value}"']
+        stored = [
+            line for line in self._lines if line.split("=")[0].strip().lower() != name.lower()
+        ]
+        self._lines = [*stored, f'{name} = "{value}"']
         new = self.path.with_suffix(".new")
         new.write_text("".join(f"{line}\n" for line in self._lines))
         new.rename(self.path)
@@ -138,18 +140,18 @@ class Machine:
 
     def lock(self) -> None:
         for path in (self.vmx, self.disk):
-            place = path.with_name(path.name + ".lck")
-            place.mkdir(exist_ok=True)
-            for entry in place.iterdir():
+            location = path.with_name(path.name + ".lck")
+            location.mkdir(exist_ok=True)
+            for entry in location.iterdir():
                 if Path(f"/proc/{entry.read_text()}").exists():
                     raise RefusedError("The file is already in use")
                 entry.unlink()
-            (place / "M00001.lck").write_text(str(os.getpid()))
-            self.locks.append(place)
+            (location / "M00001.lck").write_text(str(os.getpid()))
+            self.locks.append(location)
 
     def unlock(self) -> None:
-        for place in self.locks:
-            shutil.rmtree(place, ignore_errors=True)
+        for location in self.locks:
+            shutil.rmtree(location, ignore_errors=True)
         self.locks.clear()
 
     def log(self, line: str) -> None:
@@ -205,17 +207,17 @@ class Machine:
             await self._go_on(Path(state))
 
     def _launch(self, command: Sequence[str]) -> tuple[subprocess.Popen[bytes], Qmp]:
-        near, far = socket.socketpair()
-        with far:
-            words = [word.replace("{monitor}", str(far.fileno())) for word in command]
-            inherited = [far.fileno()]
+        local, remote = socket.socketpair()
+        with remote:
+            words = [word.replace("{monitor}", str(remote.fileno())) for word in command]
+            inherited = [remote.fileno()]
             if self._console is not None:
-                words = [word.replace("{console}", str(self._console.far)) for word in words]
-                inherited.append(self._console.far)
+                words = [word.replace("{console}", str(self._console.remote)) for word in words]
+                inherited.append(self._console.remote)
             child = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=inherited
             )
-        return child, Qmp(near)
+        return child, Qmp(local)
 
     def _boot(self) -> list[str]:
         if self.settings.get("ide1:0.present") != "TRUE":
@@ -227,7 +229,7 @@ class Machine:
             return ["-blockdev", json.dumps(cd), "-device", "ide-cd,drive=cd", "-boot", "d"]
         kernel, initrd, arguments = read_boot_disc(disc)
         assert self._console is not None
-        self._console.tell(MARK)
+        self._console.report(MARK)
         files = {"kernel": kernel, "initrd": initrd}
         for name, content in files.items():
             (self.vmx.parent / name).write_bytes(content)
@@ -286,11 +288,18 @@ class Machine:
         stem = re.sub(r"-[0-9]{6}$", "", self.disk.stem)
         taken = (self.disk.with_name(f"{stem}-{at:06d}.vmdk") for at in range(1, 1000))
         new = next(path for path in taken if not path.exists())
+        command = ["qemu-img", "create", "-q", "-f", "vmdk", "-F", "vmdk", "-b", str(self.disk)]
+        created = await asyncio.create_subprocess_exec(*command, str(new), stdout=2)
+        if await created.wait():
+            raise RefusedError("Unknown error: qemu-img create")
+        # Without locks: with them, the next layer over this one could not be created.
+        file = {"driver": "file", "filename": str(new), "locking": "off"}
         await self.storage.execute(
-            "blockdev-snapshot-sync",
-            **{"node-name": self._node, "snapshot-file": str(new), "format": "vmdk",
-               "snapshot-node-name": f"disk{number}"},
+            "blockdev-add",
+            **{"driver": "vmdk", "node-name": f"disk{number}", "discard": "unmap", "file": file,
+               "backing": None},
         )  # fmt: skip
+        await self.storage.execute("blockdev-snapshot", node=self._node, overlay=f"disk{number}")
         self._node = f"disk{number}"
         self.disk = new
         self.settings.put("nvme0:0.fileName", str(new))
@@ -308,6 +317,7 @@ class Machine:
         await self.storage.event("BLOCK_JOB_READY").wait()
         await self.storage.execute("block-job-complete", device="commit")
         await self.storage.event("BLOCK_JOB_COMPLETED").wait()
+        await self.storage.execute("blockdev-del", **{"node-name": self._node})
         self.disk.unlink()
         for kind in (".vmsn", ".vmem"):
             state = f"{self.vmx.stem}-Snapshot{self._number}{kind}"

@@ -1,4 +1,4 @@
-"""The agent's end of two serial lines, which are pseudo-terminals here."""
+"""The agent's end of two serial lines, simulated by pseudo-terminals."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from boincvm_agent import port
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
-    """The host's ends of both."""
+    """Return the host's ends of both."""
     hosts, guests = zip(os.openpty(), os.openpty(), strict=True)
     monkeypatch.setattr(port, "_DATA", os.ttyname(guests[0]))
     monkeypatch.setattr(port, "_RECEIPTS", os.ttyname(guests[1]))
@@ -28,10 +28,10 @@ def test_bytes_pass_as_they_are_and_what_was_read_is_told(lines: tuple[int, int]
     while len(got) < len(every):
         got += serial.read(1000)
     assert got == every
-    told = b""
-    while sum(told[::2]) + sum(told[1::2]) * 256 < len(every):  # a line gives it in pieces
-        told += os.read(receipts, 100)
-    counts = [int.from_bytes(told[at : at + 2], "little") for at in range(0, len(told), 2)]
+    reported = b""
+    while sum(reported[::2]) + sum(reported[1::2]) * 256 < len(every):  # a line gives it in pieces
+        reported += os.read(receipts, 100)
+    counts = [int.from_bytes(reported[at : at + 2], "little") for at in range(0, len(reported), 2)]
     assert sum(counts) == len(every)
     assert max(counts) <= 1000
     os.write(serial.descriptor, every)

@@ -1,4 +1,4 @@
-"""What the agent makes beforehand, and the control groups among it."""
+"""What the agent prepares in advance, including control groups."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ FILES = {"cgroup.procs": b"", "cgroup.kill": b"", "cpu.stat": USAGE}
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Directories like the kernel's: files come with them, and go with them."""
+    """Make directories like the kernel's: files appear and disappear with them."""
     make, remove = os.mkdir, os.rmdir
 
     def mkdir(path: str) -> None:
@@ -41,8 +41,8 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def names(place: Path) -> list[str]:
-    return sorted(path.name for path in place.iterdir() if path.is_dir())
+def names(location: Path) -> list[str]:
+    return sorted(path.name for path in location.iterdir() if path.is_dir())
 
 
 def test_a_group_from_its_beginning_to_its_end(groups: Path) -> None:
@@ -110,10 +110,10 @@ def test_pipes_made_beforehand_are_used_once(groups: Path) -> None:
 
 
 class Kernel:
-    """Its counters, and its log: a datagram for each line."""
+    """The kernel's counters, and its log: one datagram for each line."""
 
-    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.counters = place / "vmstat"
+    def __init__(self, location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.counters = location / "vmstat"
         self._log, self._end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._end.setblocking(False)
         self.looks = 0
@@ -132,7 +132,7 @@ class Kernel:
         monkeypatch.setattr(posix, "pread", read_here)
         monkeypatch.setattr(posix, "lseek", lambda *_: self._read_log())
 
-    def tell(self, count: int | None) -> None:
+    def report(self, count: int | None) -> None:
         text = b"".join(b"counter_%d 12345\n" % number for number in range(2000))
         kills = b"" if count is None else b"oom_kill %d\nlast 1\n" % count
         self.counters.write_bytes(text + kills)
@@ -151,15 +151,15 @@ class Kernel:
 def test_kills_for_want_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, monkeypatch)
     with closing(kernel):
-        kernel.tell(42)
+        kernel.report(42)
         prepared = Prepared()
         assert [prepared.out_of_memory_kills() for _ in range(3)] == [42, 42, 42]
         assert kernel.looks == 1
-        kernel.tell(43)
-        kernel.tell(44)
+        kernel.report(43)
+        kernel.report(44)
         assert [prepared.out_of_memory_kills() for _ in range(3)] == [44, 44, 44]
         assert kernel.looks == 2
-        kernel.tell(None)
+        kernel.report(None)
         assert prepared.out_of_memory_kills() == 0
 
 
@@ -167,7 +167,7 @@ def test_the_kernels_own_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     kernel = Kernel(tmp_path, monkeypatch)
     with closing(kernel):
-        kernel.tell(None)
+        kernel.report(None)
         kernel.counters = Path("/proc/vmstat")
         assert Prepared().out_of_memory_kills() >= int(counts["oom_kill"])
         assert kernel.looks == 1

@@ -1,4 +1,4 @@
-"""The guest's agent, as far as it runs outside of a guest."""
+"""The guest's agent, as far as it runs outside a guest."""
 
 import _posixsubprocess
 import errno
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(30)
 
 
 class NoGroup(ControlGroup):
-    """Stands for the control group, which only a guest's agent may make."""
+    """Stands for the control group, which only a guest's agent may create."""
 
     fails = False
 
@@ -45,7 +45,7 @@ class NoGroup(ControlGroup):
 
 
 class Unprepared(Prepared):
-    """Has no control groups to give; `kills` is what the kernel would tell."""
+    """Has no prepared control groups; `kills` is the kernel's count."""
 
     kills = 0
 
@@ -60,7 +60,7 @@ class Unprepared(Prepared):
 
 
 class Recorder(Link):
-    """A link whose frames stay where a test finds them."""
+    """A link that records its frames."""
 
     def __init__(self) -> None:
         super().__init__(Port(-1))
@@ -90,7 +90,7 @@ def open_descriptors() -> set[str]:
 
 
 def is_inherited(descriptor: int) -> bool:
-    """By this process from whoever started it, and then by its children."""
+    """Tell whether this process has inherited it, so that its children do, too."""
     try:
         return os.get_inheritable(descriptor)
     except OSError:  # with which the directory was listed
@@ -98,7 +98,7 @@ def is_inherited(descriptor: int) -> bool:
 
 
 def children() -> set[str]:
-    """Of any thread of this process, dead ones too."""
+    """Return children of any thread of this process, including dead ones."""
     tasks = Path("/proc/self/task").iterdir()
     return {child for task in tasks for child in (task / "children").read_text().split()}
 
@@ -160,10 +160,10 @@ def test_a_missing_interpreter(tmp_path: Path, prepared: Prepared) -> None:
 
 def test_the_first_that_may_be_executed_is(tmp_path: Path, prepared: Prepared) -> None:
     for number, mode in enumerate((0o644, 0o755, 0o755)):
-        place = tmp_path / str(number)
-        place.mkdir()
-        (place / "prog").write_text(f"#!/bin/sh\necho {number} $1 $WORD; pwd\n")
-        (place / "prog").chmod(mode)
+        location = tmp_path / str(number)
+        location.mkdir()
+        (location / "prog").write_text(f"#!/bin/sh\necho {number} $1 $WORD; pwd\n")
+        (location / "prog").chmod(mode)
     path = b":".join(os.fsencode(tmp_path / name) for name in ("none", "0", "1", "2"))
     environment = [b"WORD=a=b\xff", b"PATH=" + path]
     link, argv = Recorder(), [b"prog", b"one two"]
@@ -179,13 +179,13 @@ def test_the_first_that_may_be_executed_is(tmp_path: Path, prepared: Prepared) -
 
 def test_what_a_program_finds(prepared: Prepared) -> None:
     program = start(Recorder(), b"sleep", b"100", prepared=prepared)
-    place = Path(f"/proc/{program.pid}")
+    location = Path(f"/proc/{program.pid}")
     not_ours = {name for name in open_descriptors() if is_inherited(int(name))}
     expected = {"0", "1", "2"} | not_ours
     # The dynamic linker has libraries open for a moment.
-    until(lambda: {path.name for path in (place / "fd").iterdir()} == expected)
+    until(lambda: {path.name for path in (location / "fd").iterdir()} == expected)
     assert os.getsid(program.pid) == program.pid
-    status = dict(line.split(":\t") for line in (place / "status").read_text().splitlines())
+    status = dict(line.split(":\t") for line in (location / "status").read_text().splitlines())
     ignored = int(status["SigIgn"], 16)
     assert not any(ignored >> (number - 1) & 1 for number in (signal.SIGPIPE, signal.SIGXFSZ))
     os.kill(program.pid, signal.SIGKILL)
@@ -280,7 +280,7 @@ def test_what_is_reported_of_an_end(
     assert int(frame.headers.pop("disk-free")) > 0
     assert frame.headers == {
         "destination": "/host",
-        "word": "exit",
+        "message": "exit",
         "call": "1",
         "user-us": "7",
         "system-us": "8",

@@ -1,4 +1,4 @@
-"""What the agent sends of a file whose blocks the host copies from the root disk."""
+"""What the agent sends for a file whose blocks the host copies from the root disk."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ PIECE = 1 << 20
 
 
 class Link:
-    """Keeps the words that are sent."""
+    """Records the messages that are sent."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -35,7 +35,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def steps(sender: transfer.Sender, answers: Iterator[str]) -> None:
-    """Send all; what the host says comes when the sender waits for it."""
+    """Send everything; the host's message arrives when the sender waits for it."""
     for waits in sender.steps():
         if waits:
             sender.handle_copied(again=next(answers) == "again")

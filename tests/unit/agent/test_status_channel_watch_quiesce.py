@@ -29,7 +29,7 @@ LIMIT = 20.0
 
 
 class Recorder(Link):
-    """A link whose frames stay where a test finds them."""
+    """A link that records its frames."""
 
     def __init__(self) -> None:
         super().__init__(Port(-1))
@@ -42,7 +42,7 @@ class Recorder(Link):
 
 
 class NoGroup(ControlGroup):
-    """Stands for the control group, which only a guest's agent may make."""
+    """Stands for the control group, which only a guest's agent may create."""
 
     def __init__(self) -> None: ...
 
@@ -57,7 +57,7 @@ class NoGroup(ControlGroup):
 
 
 class Unprepared(Prepared):
-    """Has no control groups to give."""
+    """Has no prepared control groups."""
 
     def take_group(self) -> ControlGroup:
         return NoGroup()
@@ -70,12 +70,12 @@ class Unprepared(Prepared):
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(status_channel_module, "DIRECTORY", str(tmp_path / "run"))
     return tmp_path / "run"
 
 
-def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> None:
+def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(location: Path) -> None:
     status_channel = StatusChannel("7")
     link = Recorder()
     script = b"for n in 1 2; do echo $n >%b; done" % os.fsencode(status_channel.path)
@@ -84,16 +84,16 @@ def test_what_was_said_is_read_to_its_end_and_the_fifo_is_gone(place: Path) -> N
     program = Program(link, Unprepared(), "7", b"/", argv, path, 1 << 20, status_channel)
     os.waitpid(program.pid, 0)
     program.end(0, 0)
-    assert os.listdir(place) == []
+    assert os.listdir(location) == []
     while not program.is_over:
         for descriptor in list(program.outputs):
             program.read_output(descriptor)
-    said = [frame.body for frame in link.frames() if frame.headers["word"] == "voice"]
-    assert b"".join(said) == b"1\n2\n"
+    sent = [frame.body for frame in link.frames() if frame.headers["message"] == "status-channel"]
+    assert b"".join(sent) == b"1\n2\n"
 
 
 def test_a_status_channel_that_cannot_be_made_leaves_nothing(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    location: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -102,18 +102,18 @@ def test_a_status_channel_that_cannot_be_made_leaves_nothing(
     monkeypatch.setattr(os, "chmod", no_room)
     with pytest.raises(OSError, match="No space"):
         StatusChannel("7")
-    assert os.listdir(place) == []
+    assert os.listdir(location) == []
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_status_channel_that_the_program_has_removed(place: Path) -> None:
+def test_a_status_channel_that_the_program_has_removed(location: Path) -> None:
     status_channel = StatusChannel("7")
-    (place / "7/voice").unlink()
-    (place / "7/other").touch()
+    (location / "7/status-channel").unlink()
+    (location / "7/other").touch()
     status_channel.end()
     status_channel.end()
     os.close(status_channel.descriptor)
-    assert os.listdir(place / "7") == ["other"]
+    assert os.listdir(location / "7") == ["other"]
 
 
 # Watched files.
@@ -121,7 +121,7 @@ def test_a_status_channel_that_the_program_has_removed(place: Path) -> None:
 
 @pytest.fixture
 def signals() -> Iterator[int]:
-    """Where the signals' numbers can be read, as the agent does it."""
+    """Read the signal numbers as the agent does."""
     before = signal.getsignal(signal.SIGIO)
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wakeup = signal.set_wakeup_fd(writer)
@@ -177,12 +177,12 @@ def test_each_kind_of_change_is_noticed_once_until_the_next_look(
 def test_looks_are_a_pause_apart(tmp_path: Path, signals: int) -> None:
     watches = watch_fraction(Recorder(), tmp_path)
     watches.check()
-    looked = time.monotonic()
+    checked = time.monotonic()
     watches.notice(bytes([signal.SIGCHLD]))
     assert watches.due is None
     watches.notice(bytes([signal.SIGIO]))
     assert watches.due is not None
-    assert 0.5 < watches.due - looked <= 1
+    assert 0.5 < watches.due - checked <= 1
     watches.drop("7")
 
 
@@ -221,7 +221,7 @@ def test_a_link_without_room_is_not_filled_more(tmp_path: Path, signals: int) ->
     link.send("stdout", "7", {}, bytes(1 << 19))
     watches.check()
     assert watches.due is not None
-    assert [frame.headers["word"] for frame in link.frames()] == ["stdout"]
+    assert [frame.headers["message"] for frame in link.frames()] == ["stdout"]
     watches.drop("7")
 
 
@@ -235,27 +235,27 @@ def test_a_path_that_leads_out(tmp_path: Path) -> None:
 
 
 def test_quiet_is_the_last_word_and_a_host_that_hangs_up_costs_nothing() -> None:
-    near, far = socket.socketpair()
+    local, remote = socket.socketpair()
     wake, waker = os.pipe()
-    near.setblocking(False)
-    far.setblocking(False)
-    link = Link(Port(near.fileno()))
+    local.setblocking(False)
+    remote.setblocking(False)
+    link = Link(Port(local.fileno()))
     link.send("stdout", "7", {}, bytes(1 << 20))  # more than the socket takes at once
     quiet = Quiesce(link, wake)
     quiet.begin()
     link.send("exit", "7", {})
-    heard: list[Frame] = []
+    received: list[Frame] = []
     parser = Parser()
-    while not any(frame.headers["word"] == "quiet" for frame in heard):
-        heard += parser.feed(far.recv(1 << 20))
+    while not any(frame.headers["message"] == "quiesced" for frame in received):
+        received += parser.feed(remote.recv(1 << 20))
         quiet.wait()
-    assert [frame.headers["word"] for frame in heard] == ["stdout", "quiet"]
-    far.sendall(encode("MESSAGE", {"word": "attach"}))
+    assert [frame.headers["message"] for frame in received] == ["stdout", "quiesced"]
+    remote.sendall(encode("MESSAGE", {"message": "attach"}))
     frames: list[Frame] = []
     while not frames:
         _, frames = quiet.wait()
-    assert [frame.headers["word"] for frame in frames] == ["attach"]
-    far.close()
+    assert [frame.headers["message"] for frame in frames] == ["attach"]
+    remote.close()
     quiet.wait()  # the hang-up, told once
     rounds: list[bool] = []
     waiting = Thread(target=lambda: rounds.extend(iter(lambda: quiet.wait()[0], True)))
@@ -271,51 +271,51 @@ def test_quiet_is_the_last_word_and_a_host_that_hangs_up_costs_nothing() -> None
     assert link.has_output is False
     quiet.end()
     assert link.has_output is True
-    near.close()
+    local.close()
 
 
 def test_quiet_again_and_again() -> None:
-    near, far = socket.socketpair()
+    local, remote = socket.socketpair()
     wake, waker = os.pipe()
-    near.setblocking(False)
-    link = Link(Port(near.fileno()))
+    local.setblocking(False)
+    link = Link(Port(local.fileno()))
     quiet = Quiesce(link, wake)
     before = os.listdir("/proc/self/fd")
     for number in range(3):
         quiet.begin()
         assert quiet.is_on
-        far.sendall(encode("MESSAGE", {"word": "attach"}))
+        remote.sendall(encode("MESSAGE", {"message": "attach"}))
         frames: list[Frame] = []
         while not frames:
             _, frames = quiet.wait()
         quiet.end()
         assert not quiet.is_on
         # What comes now is for whoever is not quiet.
-        far.sendall(encode("MESSAGE", {"word": "run", "call": str(number)}))
+        remote.sendall(encode("MESSAGE", {"message": "run", "call": str(number)}))
         assert [frame.headers["call"] for frame in link.read()] == [str(number)]
-    said = [frame.headers["word"] for frame in Parser().feed(far.recv(1 << 16))]
-    assert said == ["quiet"] * 3
+    sent = [frame.headers["message"] for frame in Parser().feed(remote.recv(1 << 16))]
+    assert sent == ["quiesced"] * 3
     assert os.listdir("/proc/self/fd") == before
     for descriptor in (wake, waker):
         os.close(descriptor)
-    near.close()
-    far.close()
+    local.close()
+    remote.close()
 
 
 def test_words_before_attach_are_not_the_last() -> None:
-    """What comes in pieces is read to its end: nothing tells of the rest again."""
-    near, far = socket.socketpair()
+    """Data that arrives in pieces is read to its end: no event announces the rest again."""
+    local, remote = socket.socketpair()
     wake, waker = os.pipe()
-    near.setblocking(False)
-    link = Link(Port(near.fileno()))
+    local.setblocking(False)
+    link = Link(Port(local.fileno()))
     words = ["stdin", "stdin", "attach"]
     body = bytes(READ_SIZE // 2)  # so they are more than is read at once
-    far.sendall(b"".join(encode("MESSAGE", {"word": word}, body) for word in words))
+    remote.sendall(b"".join(encode("MESSAGE", {"message": word}, body) for word in words))
     quiet = Quiesce(link, wake)
     quiet.begin()
     _, frames = quiet.wait()
-    assert [frame.headers["word"] for frame in frames] == words
+    assert [frame.headers["message"] for frame in frames] == words
     for descriptor in (wake, waker):
         os.close(descriptor)
-    near.close()
-    far.close()
+    local.close()
+    remote.close()

@@ -1,4 +1,4 @@
-"""The channels' protocol, and what is said on them, from both sides."""
+"""The channels' protocol and messages, from both sides."""
 
 import pytest
 from hypothesis import given
@@ -147,7 +147,7 @@ def test_addresses() -> None:
 
 @pytest.mark.parametrize("address", ["a\nb", "</web_graphics_url>", "x" * 256, "\0"])
 def test_an_address_that_cannot_be_said(address: str) -> None:
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="not an address"):
         encode_web_graphics_url(address)
 
 

@@ -51,9 +51,9 @@ async def test_each_word_is_an_event_in_order(fake: FakeClient, client: Client) 
     words = [word for word in Control if word is not Control.REREAD_PREFERENCES]
     for word in words:
         fake.send(word)
-    heard = [await next_event(client) for _ in words]
-    assert heard == [Event[word.name] for word in words]
-    assert [said.value for said in fake.sent] == words
+    received = [await next_event(client) for _ in words]
+    assert received == [Event[word.name] for word in words]
+    assert [messages.value for messages in fake.sent] == words
 
 
 async def test_a_cancelled_wait_loses_nothing(fake: FakeClient, client: Client) -> None:
@@ -70,13 +70,13 @@ async def test_a_cancelled_wait_loses_nothing(fake: FakeClient, client: Client) 
 
 
 async def test_heartbeats_and_the_network(fake: FakeClient, client: Client) -> None:
-    heard: list[Heartbeat] = []
-    client.on_heartbeat = heard.append
+    received: list[Heartbeat] = []
+    client.on_heartbeat = received.append
     fake.heartbeat = Heartbeat(1e6, 2e9, network_suspended=True)
     assert await next_event(client) is Event.NETWORK_SUSPENDED
     fake.heartbeat = Heartbeat(1e6, 2e9)
     assert await next_event(client) is Event.NETWORK_RESUMED
-    await fake.until(lambda: bool(heard) and heard[-1] == Heartbeat(1e6, 2e9), LIMIT)
+    await fake.until(lambda: bool(received) and received[-1] == Heartbeat(1e6, 2e9), LIMIT)
 
 
 async def test_of_reports_that_wait_the_last_is_sent(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_of_reports_that_wait_the_last_is_sent(tmp_path: Path) -> None:
             client.report(Status(cpu, 0.5, 0.1 * cpu))
         await fake.die()  # from here on the test reads
         fake.read()
-        assert [said.value.cpu_time for said in fake.statuses] == [1.0]
+        assert [messages.value.cpu_time for messages in fake.statuses] == [1.0]
         while len(fake.statuses) < 2:
             await asyncio.sleep(0.01)
             fake.read()
@@ -125,7 +125,7 @@ async def test_where_the_task_can_be_seen(fake: FakeClient, client: Client) -> N
     client.set_web_graphics_url("http://localhost:1/")
     client.set_remote_desktop_address("localhost:5900")
     await fake.until(lambda: len(fake.graphics_replies) == 2, LIMIT)
-    values = [said.value for said in fake.graphics_replies]
+    values = [messages.value for messages in fake.graphics_replies]
     assert values == [("http://localhost:1/", ""), ("", "localhost:5900")]
 
 
@@ -365,7 +365,7 @@ async def test_an_app_that_reads_nothing(fake: FakeClient) -> None:
     fake.send(Control.RESUME)
     with pytest.raises(TimeoutError):
         await fake.until(lambda: not fake.control.is_full, 0.3)
-    assert [said.value for said in fake.sent] == [Control.SUSPEND]
+    assert [messages.value for messages in fake.sent] == [Control.SUSPEND]
 
 
 async def test_the_manual_s_examples(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The files in a slot: lock, soft links, how it ended, trickles, uploads."""
+"""The files in a slot: lock, soft links, end files, trickles, uploads."""
 
 import asyncio
 import os
@@ -63,7 +63,7 @@ async def test_a_slot_that_becomes_free(tmp_path: Path, holder: subprocess.Popen
 
 
 def hold(directory: Path) -> bytes:
-    """What another process says that takes the lock and gives it back."""
+    """Return what another process prints that takes the lock and releases it."""
     command = [sys.executable, "-c", HOLDER]
     done = subprocess.run(command, cwd=directory, capture_output=True, input=b"", timeout=30)
     return done.stderr
@@ -83,7 +83,7 @@ async def test_a_slot_where_nothing_can_be_locked(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-class Place:
+class Location:
     """A slot and a project beneath one BOINC directory, and a file outside."""
 
     def __init__(self, directory: Path) -> None:
@@ -105,21 +105,21 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def location(tmp_path: Path) -> Location:
+    return Location(tmp_path)
 
 
-def test_soft_links_and_symbolic_links(place: Place) -> None:
-    place.soft_link("in", "../../projects/p/in")
-    place.soft_link("out", "../../projects/p/not_yet")
-    (place.slot / "link").symlink_to("../../projects/p/in")
-    (place.slot / "sub").mkdir()
-    (place.slot / "sub/copy").write_text("no link")
-    assert place.resolve("in") == place.project / "in"
-    assert place.resolve("out") == place.project / "not_yet"
-    assert place.resolve("link") == place.project / "in"
-    assert place.resolve("sub/copy") == place.slot / "sub/copy"
-    assert place.resolve("nothing") == place.slot / "nothing"
+def test_soft_links_and_symbolic_links(location: Location) -> None:
+    location.soft_link("in", "../../projects/p/in")
+    location.soft_link("out", "../../projects/p/not_yet")
+    (location.slot / "link").symlink_to("../../projects/p/in")
+    (location.slot / "sub").mkdir()
+    (location.slot / "sub/copy").write_text("no link")
+    assert location.resolve("in") == location.project / "in"
+    assert location.resolve("out") == location.project / "not_yet"
+    assert location.resolve("link") == location.project / "in"
+    assert location.resolve("sub/copy") == location.slot / "sub/copy"
+    assert location.resolve("nothing") == location.slot / "nothing"
 
 
 @pytest.mark.parametrize(
@@ -136,52 +136,52 @@ def test_soft_links_and_symbolic_links(place: Place) -> None:
         "a\0b",
     ],
 )
-def test_links_that_lead_out(place: Place, target: str) -> None:
-    (place.slot / "trap").symlink_to("../../../x")
-    place.soft_link("in", target)
+def test_links_that_lead_out(location: Location, target: str) -> None:
+    (location.slot / "trap").symlink_to("../../../x")
+    location.soft_link("in", target)
     with pytest.raises(SoftLinkError):
-        place.resolve("in")
+        location.resolve("in")
     if "\0" not in target:
-        (place.slot / "link").symlink_to(target)
+        (location.slot / "link").symlink_to(target)
         with pytest.raises(SoftLinkError):
-            place.resolve("link")
+            location.resolve("link")
 
 
-def test_a_link_in_the_project_that_leads_out(place: Place) -> None:
-    (place.project / "evil").symlink_to("../../../secret")
-    place.soft_link("in", "../../projects/p/evil")
+def test_a_link_in_the_project_that_leads_out(location: Location) -> None:
+    (location.project / "evil").symlink_to("../../../secret")
+    location.soft_link("in", "../../projects/p/evil")
     with pytest.raises(SoftLinkError, match="in neither the slot nor"):
-        place.resolve("in")
+        location.resolve("in")
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "", ".", "a/../../x", "a\0b", "\ud800"])
-def test_names_that_are_none(place: Place, name: str) -> None:
+def test_names_that_are_none(location: Location, name: str) -> None:
     with pytest.raises(SoftLinkError, match="not a file of the slot"):
-        place.resolve(name)
+        location.resolve(name)
 
 
-def test_without_a_project_only_the_slot_counts(place: Place) -> None:
-    place.soft_link("in", "../../projects/p/in")
+def test_without_a_project_only_the_slot_counts(location: Location) -> None:
+    location.soft_link("in", "../../projects/p/in")
     with pytest.raises(SoftLinkError):
-        resolve(place.slot, "in", None)
+        resolve(location.slot, "in", None)
 
 
-def test_a_pipe_is_not_waited_for(place: Place) -> None:
-    os.mkfifo(place.slot / "pipe")
-    assert place.resolve("pipe") == place.slot / "pipe"
+def test_a_pipe_is_not_waited_for(location: Location) -> None:
+    os.mkfifo(location.slot / "pipe")
+    assert location.resolve("pipe") == location.slot / "pipe"
 
 
 @given(st.binary(max_size=600))
 def test_any_content_resolves_to_inside_or_raises(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    place = Place(tmp_path_factory.mktemp("place"))
-    (place.slot / "f").write_bytes(b"<soft_link>" + content)
+    location = Location(tmp_path_factory.mktemp("place"))
+    (location.slot / "f").write_bytes(b"<soft_link>" + content)
     try:
-        found = place.resolve("f")
+        found = location.resolve("f")
     except SoftLinkError:
         return
-    assert found.is_relative_to(place.slot) or found.is_relative_to(place.project)
+    assert found.is_relative_to(location.slot) or found.is_relative_to(location.project)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_trickle_up(tmp_path: Path) -> None:
 def test_trickle_downs(tmp_path: Path) -> None:
     for name in ("trickle_down_2", "x_trickle_down_1", "other"):
         (tmp_path / name).touch()
-    (tmp_path / "trickle_down_3").symlink_to("/etc/passwd")
+    (tmp_path / "trickle_down_3").symlink_to("/nowhere/passwd")
     assert [path.name for path in trickle_downs(tmp_path)] == ["trickle_down_2", "x_trickle_down_1"]
 
 

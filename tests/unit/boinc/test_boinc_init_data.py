@@ -1,4 +1,4 @@
-"""init_data.xml: as clients write it, and as nobody would."""
+"""init_data.xml, valid and damaged."""
 
 import os
 from pathlib import Path

@@ -15,12 +15,13 @@ COST = 60e-6
 def simulate(
     period: float, jitter: float, seconds: float, *, cost: float = COST, silent: range = range(0)
 ) -> tuple[list[float], list[float]]:
-    """Seconds from each tick of the client to the look that sees it; the time of each look."""
+    """Return the seconds from each tick of the client to the poll that sees it, and the times of
+    all polls."""
     chance = random.Random(1)
     ticks = [0.3 + period * n + chance.uniform(0, jitter) for n in range(int(seconds / period))]
     ticks = [tick for n, tick in enumerate(ticks) if n not in silent]
-    schedule = PollSchedule(0.0, 0.0)
     now, cpu = 0.0, 0.0
+    schedule = PollSchedule(now, lambda: cpu)
     latencies: list[float] = []
     looks: list[float] = []
     while now < seconds:
@@ -29,7 +30,7 @@ def simulate(
             latencies.append(now - ticks.pop(0))
         cpu += cost
         looks.append(now)
-        wait = schedule.polled(now, cpu, beat=beat)
+        wait = schedule.polled(now, beat=beat)
         assert 0 < wait <= 1.5 * LONGEST
         now += wait + 0.0001
     return latencies, looks
@@ -40,7 +41,7 @@ def simulate(
 def test_a_tick_is_seen_at_once_and_seldom_looked_for(period: float, jitter: float) -> None:
     latencies, looks = simulate(period, jitter, 120)
     assert median(latencies[20:]) < 0.008
-    share = sum(look > 20 for look in looks) * COST / 100
+    share = sum(poll > 20 for poll in looks) * COST / 100
     assert share < 0.001
 
 

@@ -1,4 +1,4 @@
-"""The ways to the shared memory. Windows' is tried with a stand-in for its system calls."""
+"""The kinds of shared memory; Windows' is tested with a stand-in for its system calls."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ _REMOVE = 0
 
 @pytest.fixture
 def system_v() -> Iterator[tuple[int, ctypes.Array[ctypes.c_char]]]:
-    """The key of a real segment, and its memory as its owner sees it."""
+    """Return the key of a real segment, and its memory as its owner sees it."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.shmat.restype = ctypes.c_void_p
     key = 0x40000000 + os.getpid()
@@ -72,7 +72,7 @@ def test_a_mapped_file_that_is_none(tmp_path: Path, kind: str) -> None:
 
 
 class StandInForWindows:
-    """Has file mappings by name; keeps count of what is open."""
+    """Provides file mappings by name, and counts what is open."""
 
     def __init__(self, names: list[str]) -> None:
         self._names = names

@@ -1,4 +1,4 @@
-"""Queues: order, turns, and what comes back."""
+"""Queues: order, fairness, and redelivery."""
 
 from boincvm.bus.queues import MOST_DELIVERIES, Queue, Queued
 

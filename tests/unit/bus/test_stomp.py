@@ -1,4 +1,4 @@
-"""The codec: round trips however the bytes are cut, caps, and never another exception."""
+"""The codec: round trips with any division of the bytes, limits, and no other exception."""
 
 import pytest
 from hypothesis import given
@@ -56,8 +56,8 @@ def test_any_bytes_give_frames_or_a_stomp_error(data: bytes, step: int) -> None:
 @given(frames, st.data())
 def test_a_damaged_frame_gives_frames_or_a_stomp_error(frame: Frame, data: st.DataObject) -> None:
     content = bytearray(wire(frame))
-    place = data.draw(st.integers(0, len(content) - 1))
-    content[place] ^= data.draw(st.integers(1, 255))
+    location = data.draw(st.integers(0, len(content) - 1))
+    content[location] ^= data.draw(st.integers(1, 255))
     try:
         parse(bytes(content))
     except StompError:
@@ -71,7 +71,7 @@ def test_lines_may_end_with_carriage_returns() -> None:
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
 def test_two_ends_of_a_head_that_share_a_line_end(step: int) -> None:
-    """Found by the fuzzer: all at once, the later one was taken."""
+    """Found by the fuzzer: if all arrived at once, the later end was used."""
     data = b"SEND\ndestination:a\n\r\n\nbody\0"
     parser = Parser()
     found = [
@@ -99,7 +99,7 @@ def test_a_bare_colon_in_a_value_is_a_colon() -> None:
 def test_only_a_frame_that_may_have_a_body_has_its_length(
     command: str, length: str, step: int
 ) -> None:
-    """STOMP 1.2, "Body": all others have none."""
+    """STOMP 1.2, "Body": other frames have none."""
     data = f"{command}\ncontent-length:{length}\n\n\0SEND\n\nbody\0".encode()
     first, second = parse(data, step=step)
     assert (first.command, first.body) == (command, b"")
@@ -110,7 +110,7 @@ def test_only_a_frame_that_may_have_a_body_has_its_length(
 @pytest.mark.parametrize("length", [b"content-length:4\n", b"content-length:4\r\n"])
 @pytest.mark.parametrize("step", [1, 1000])
 def test_a_message_with_what_are_no_headers(headers: bytes, length: bytes, step: int) -> None:
-    """Of a broker that lets others send it: the frames after it are as they were."""
+    """A broker may let others send such a message; the frames after it are unaffected."""
     bad = b"MESSAGE\nsubscription:s\n" + length + headers + b"\na\0bc\0"
     data = bad + b"MESSAGE\nsubscription:s\n\ngood\0"
     with pytest.raises(StompError):

@@ -1,4 +1,4 @@
-"""Destinations, patterns, and who has subscribed to what."""
+"""Destinations, patterns, and subscriptions."""
 
 import re
 
@@ -20,21 +20,21 @@ def patterns(draw: st.DrawFn) -> str:
 
 
 def fits(pattern: str, destination: str) -> bool:
-    """The slow way."""
+    """Match in the slow way."""
     text = re.escape(pattern).replace(r"\.\*\*", r"(\..+)?").replace(r"\*", r"[^.]+")
     return re.fullmatch(text, destination) is not None
 
 
 @given(st.lists(patterns(), max_size=8), st.lists(patterns(), max_size=3), destinations)
-def test_matches_are_those_that_fit(kept: list[str], gone: list[str], destination: str) -> None:
+def test_matches_are_those_that_fit(stored: list[str], gone: list[str], destination: str) -> None:
     subscriptions: Subscriptions[tuple[int, str]] = Subscriptions()
-    for number, pattern in enumerate(kept):
+    for number, pattern in enumerate(stored):
         subscriptions.add(pattern, (number, pattern))
     for pattern in gone:
         subscriptions.add(pattern, (-1, pattern))
     for pattern in gone:
         subscriptions.remove(pattern, (-1, pattern))
-    wanted = [(number, one) for number, one in enumerate(kept) if fits(one, destination)]
+    wanted = [(number, one) for number, one in enumerate(stored) if fits(one, destination)]
     assert sorted(subscriptions.match(destination)) == wanted
 
 

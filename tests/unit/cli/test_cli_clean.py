@@ -1,6 +1,7 @@
-"""`boincvm doctor --clean` removes what was left by those that were killed, and nothing else."""
+"""`boincvm doctor --clean` removes what killed processes have left, and nothing else."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from boincvm.cli import checks, leftovers
 from boincvm.cli.main import main
 from boincvm.errors import HostError
+from boincvm.host.held_directories import make_held
+from boincvm.image.build_directory import build_directory
 from boincvm.image.store import ImageStore
 from boincvm.machine.admission import Admission
 from boincvm.paths import runs_directory
@@ -26,15 +29,18 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_there_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert leftovers.remove_leftovers() == []
     main(["doctor", "--clean"])
-    assert capsys.readouterr().out.startswith("nothing was left by processes that were killed\n")
+    assert capsys.readouterr().out.startswith("killed processes have left nothing behind\n")
 
 
 def test_the_dead_leave_nothing_and_the_living_lose_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     seat = Admission(1)
-    with run_directory() as mine:
+    with run_directory() as mine, build_directory(ImageStore().builds) as built:
         (mine / "disk").touch()
+        killed, held = make_held(ImageStore().builds)
+        (killed / "root").mkdir()
+        os.close(held)
         dead = runs_directory() / "dead"
         dead.mkdir()
         (dead / "disk").touch()
@@ -44,10 +50,13 @@ def test_the_dead_leave_nothing_and_the_living_lose_nothing(
         (golden / "good").mkdir()
         assert leftovers.remove_leftovers() == [
             "removed directories of runs: 1",
-            "removed places among the machines of this host: 1",
+            "removed records of running machines: 1",
+            "removed unfinished images: 1",
             "removed unfinished golden snapshots: 1",
         ]
         assert not dead.exists()
+        assert not killed.exists()
+        assert built.exists()
         assert (mine / "disk").exists()
         assert [path.name for path in golden.iterdir() if path.is_dir()] == ["good"]
         dead.mkdir()
@@ -74,6 +83,6 @@ def test_what_a_driver_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "find_driver", packages.__getitem__)
     assert leftovers.remove_leftovers() == [
         "removed machines of the driver one: 3",
-        "machines of the driver two could not be looked for: ZeroDivisionError: odd",
-        "machines of the driver three could not be looked for: it is not ours",
+        "looking for machines of the driver two failed: ZeroDivisionError: odd",
+        "looking for machines of the driver three failed: it is not ours",
     ]

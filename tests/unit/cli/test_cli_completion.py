@@ -1,4 +1,4 @@
-"""`boincvm completion`: scripts that the shells themselves find sound."""
+"""`boincvm completion`: scripts that the shells themselves accept."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def completed_by_bash(script: str, words: list[str], directory: Path) -> list[st
 
 @pytest.fixture
 def with_machines(tmp_path):
-    """A boincvm that knows some, of which one has a hostile name, and a directory."""
+    """Make a boincvm that knows some machines, one with a hostile name, and a directory."""
     fake = tmp_path / "boincvm"
     fake.write_text(
         "#!/bin/sh\n"

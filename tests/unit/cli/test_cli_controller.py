@@ -1,4 +1,4 @@
-"""`boincvm controller`: what its options may and may not be together."""
+"""`boincvm controller`: valid and invalid combinations of its options."""
 
 from pathlib import Path
 
@@ -20,6 +20,12 @@ from boincvm.exit_codes import ExitCode
         ("--bus 127.0.0.1:0 --bus-key key.pem", "needs --bus-certificate"),
         ("--bus-certificate cert.pem", "needs --bus"),
         ("--bus 127.0.0.1:0 --broker rabbitmq://me@localhost", "replaces"),
+        ("--no-remote-create", "need --broker"),
+        ("--remote-network --bus 127.0.0.1:0", "need --broker"),
+        (
+            "--broker stomp://b@localhost --no-remote-create --remote-network",
+            "nothing is created",
+        ),
         ("--listen 8080", "expected HOST:PORT"),
         ("--broker amqp://me@localhost", "expected one like rabbitmq://"),
         ("--broker rabbitmq://me:secret@localhost", "--passcode-file"),
@@ -37,12 +43,12 @@ def test_another_broker_by_tls(tmp_path: Path, monkeypatch):
     parser = Parser()
     controller.add_arguments(parser)
     given = "--broker rabbitmq://me@broker:61614 --passcode-file passcode --broker-ca ca.pem"
-    place = broker.broker_of(parser.parse_args(given.split()))
-    assert place is not None
-    assert (place.login, place.passcode, place.host, place.port, place.dialect) == (
+    location = broker.broker_of(parser.parse_args(given.split()))
+    assert location is not None
+    assert (location.login, location.passcode, location.host, location.port, location.dialect) == (
         "me", "secret", "broker", 61614, "rabbitmq",
     )  # fmt: skip
-    assert place.authority == str(tmp_path / "ca.pem")
+    assert location.authority == str(tmp_path / "ca.pem")
 
 
 def test_certificates_of_a_broker_that_are_none(tmp_path: Path, monkeypatch, capsys):

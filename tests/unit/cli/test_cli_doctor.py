@@ -1,4 +1,4 @@
-"""`boincvm doctor`: one finding a line, and an exit code that scripts can use."""
+"""`boincvm doctor`: one finding per line, and an exit code that scripts can use."""
 
 import io
 import json
@@ -18,11 +18,12 @@ from boincvm.hypervisor.doctor import Check, Status
 from boincvm.hypervisor.qemu import acceleration
 from boincvm.hypervisor.qemu import doctor as qemu_doctor
 from boincvm.hypervisor.qemu.acceleration import Verdict
-from boincvm.hypervisor.registry import BrokenDriverError
+from boincvm.hypervisor.registry import BrokenDriverError, find_driver
 from boincvm.hypervisor.uml import doctor as uml_doctor
 from boincvm.hypervisor.verdict import Abilities, Ability, Isolation, Speed, unusable
 from boincvm.hypervisor.verdict import Verdict as DriverVerdict
 from boincvm.image.store import ImageStore
+from boincvm.paths import guest_kernel
 
 FINE = Check("one", Status.OK, "all is well")
 SO_SO = Check("twenty", Status.WARNING, "so so", "do this")
@@ -43,7 +44,7 @@ GOOD = DriverVerdict("7.2", isolation=Isolation.SANDBOX, speed=Speed.EMULATED)
 
 @pytest.fixture(autouse=True)
 def drivers(monkeypatch):
-    """The verdicts on the drivers: one that is fit."""
+    """Set the verdicts on the drivers to a single usable one."""
     found = {"qemu": GOOD}
     monkeypatch.setattr(checks, "verdicts", lambda: (found, []))
     return found
@@ -51,7 +52,7 @@ def drivers(monkeypatch):
 
 @pytest.fixture
 def programs(monkeypatch, tmp_path):
-    """A PATH with nothing in it but what the test writes."""
+    """Set PATH to a directory that contains only what the test writes."""
     directory = tmp_path / "bin"
     directory.mkdir()
     monkeypatch.setenv("PATH", str(directory))
@@ -64,7 +65,7 @@ def programs(monkeypatch, tmp_path):
 
 
 def no_kernel():
-    """There is no image here."""
+    """Return None: there is no image here."""
 
 
 @pytest.fixture
@@ -116,9 +117,9 @@ def test_long_findings_are_wrapped_and_aligned():
 def test_json(found, capsys):
     found(FINE, BROKEN)
     assert main(["doctor", "--json"]) == ExitCode.IMAGE_MISSING
-    told = json.loads(capsys.readouterr().out)
-    assert told["can_run_jobs"] is False
-    assert told["checks"][1] == {
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["can_run_jobs"] is False
+    assert reported["checks"][1] == {
         "name": "three",
         "status": "failed",
         "detail": "broken",
@@ -170,8 +171,8 @@ def test_qemu(programs, script, status, detail):
 
 
 def test_a_host_without_anything(programs, home):
-    for look in (qemu_doctor.program, qemu_doctor.image_tool, qemu_doctor.sandbox):
-        (finding,) = look(no_kernel)
+    for poll in (qemu_doctor.program, qemu_doctor.image_tool, qemu_doctor.sandbox):
+        (finding,) = poll(no_kernel)
         assert finding.status is Status.FAILED
     assert checks.setpriv().status is Status.WARNING
     assert "apt-get" in qemu_doctor.program(no_kernel)[0].remedy
@@ -207,7 +208,7 @@ def test_emulation_is_named_as_what_it_is(monkeypatch, home):
     speed, safety = qemu_doctor.acceleration(no_kernel)
     assert speed.status is safety.status is Status.WARNING
     assert "tcg: it hung (known from an earlier test)" in speed.detail
-    assert "no security boundary" in safety.detail
+    assert "do not consider emulation a security boundary" in safety.detail
     assert "-sandbox on" in safety.detail
 
 
@@ -268,8 +269,8 @@ def test_memory(monkeypatch, tmp_path, text, status):
 
 def test_every_check_of_this_host_gives_findings(monkeypatch, home):
     verdict_is(monkeypatch, Verdict("tcg", "not tried", 0.0))
-    for name, look in chain(*checks.groups()):
-        findings = checks.examine(name, look)
+    for name, poll in chain(*checks.groups()):
+        findings = checks.examine(name, poll)
         assert findings or name in ("uml", "virtualbox", "vmware")  # of use only where they are
         assert all(finding.name and finding.detail for finding in findings)
     assert not Path(home).exists()
@@ -298,6 +299,25 @@ def test_user_mode_linux(monkeypatch, tmp_path, programs, script, status, detail
     assert ("boincvm image kernel build --uml" in check.remedy) == (status is Status.OK)
 
 
+@pytest.mark.parametrize(
+    ("version", "remedy", "has_network"),
+    [("7.1.9", "for machines with a network, install QEMU 7.2 or newer", False), ("7.2", "", True)],
+)
+def test_the_network_of_user_mode_linux(
+    monkeypatch, tmp_path, programs, version, remedy, has_network
+):
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    for name in ("prlimit", "setpriv"):
+        programs(name, 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
+    programs("bwrap", "echo 7.3.4")
+    programs("qemu-system-x86_64", f"echo QEMU emulator version {version}")
+    guest_kernel("uml").parent.mkdir(parents=True, mode=0o700)
+    guest_kernel("uml").write_text("boincvm: cable")  # what tells our network card
+    verdict = find_driver("uml").assess(no_kernel)
+    assert verdict.remedy == remedy
+    assert (Ability.NETWORK in verdict.abilities.of_machines) is has_network
+
+
 def test_a_job_can_run_if_one_driver_is_fit(monkeypatch, capsys, drivers):
     no_qemu = Check("qemu", Status.FAILED, "no qemu", "get it", ExitCode.HYPERVISOR_MISSING)
     looks = checks.Groups((), (("qemu", lambda: no_qemu),), (("one", lambda: FINE),))
@@ -319,14 +339,14 @@ def test_the_ranking_for_programs(found, capsys, drivers):
     drivers["qemu"] = GOOD._replace(abilities=Abilities(frozenset((Ability.CHECKPOINT,))))
     drivers["uml"] = GOOD._replace(speed=Speed.NATIVE)
     assert main(["doctor", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [one["driver"] for one in told["ranking"]["wanted"]] == ["qemu", "uml"]
-    assert [one["driver"] for one in told["ranking"]["none"]] == ["uml", "qemu"]
-    assert told["ranking"]["wanted"][0]["is_fit"] is True
-    assert told["drivers"]["uml"]["speed"] == "native"
-    assert told["drivers"]["qemu"]["abilities"] == ["checkpoint"]
+    reported = json.loads(capsys.readouterr().out)
+    assert [one["driver"] for one in reported["ranking"]["wanted"]] == ["qemu", "uml"]
+    assert [one["driver"] for one in reported["ranking"]["none"]] == ["uml", "qemu"]
+    assert reported["ranking"]["wanted"][0]["is_fit"] is True
+    assert reported["drivers"]["uml"]["speed"] == "native"
+    assert reported["drivers"]["qemu"]["abilities"] == ["checkpoint"]
     assert main(["doctor"]) == 0
-    assert "for a job that wants no checkpoints: uml, qemu\n" in capsys.readouterr().out
+    assert "for a job without checkpoints: uml, qemu\n" in capsys.readouterr().out
 
 
 def test_somebody_elses_broken_driver_is_one_finding(monkeypatch, capsys):
@@ -372,4 +392,4 @@ def test_preferences(home):
     (home / "configuration/preferences.toml").write_text("machines = 0\n")
     (check,) = checks.examine("preferences", checks.preferences)
     assert check.status is Status.FAILED
-    assert check.remedy == "mend the file, or remove it"
+    assert check.remedy == "correct the file, or remove it"

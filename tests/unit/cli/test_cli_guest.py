@@ -1,4 +1,4 @@
-"""`boincvm guest`: what it refuses, and what it says of its host."""
+"""`boincvm guest`: what it refuses, and what it reports about its host."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ RABBIT = LAB._replace(dialect="rabbitmq")
 
 @pytest.fixture
 def passcode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A file; and this user is not root."""
+    """Return a passcode file; this user is not root."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
     path = tmp_path / "passcode"

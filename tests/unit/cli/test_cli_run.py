@@ -1,5 +1,6 @@
-"""`boincvm run`: which job a command line means."""
+"""`boincvm run`: which job a command line describes."""
 
+import os
 import sys
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -17,15 +18,17 @@ from boincvm.job.model import (
     MachineShape,
     MachineTask,
     OutputFile,
+    PortForward,
 )
 
 
 class Started:
-    """What run_job was called with."""
+    """Records the arguments of run_job."""
 
     job: Job
     json_output: bool
     show_progress: bool
+    has_terminal: bool
     times = 0
 
 
@@ -33,7 +36,8 @@ class Started:
 def started(monkeypatch, tmp_path):
     calls = Started()
 
-    def run_job(job, *, json_output, show_progress, driver, is_verbose):
+    def run_job(job, *, json_output, show_progress, driver, is_verbose, has_terminal):
+        calls.has_terminal = has_terminal
         calls.driver, calls.is_verbose = driver, is_verbose
         calls.job, calls.json_output, calls.show_progress = job, json_output, show_progress
         calls.times += 1
@@ -165,11 +169,48 @@ def test_options_override_a_job_file(started, job_file):
     assert started.job.machine.cpus == 3
 
 
+def test_a_published_port_gives_the_machine_a_network(started, job_file):
+    assert main(["run", "--publish", "8080:80", "--publish", "2222:22", str(job_file)]) == 7
+    assert started.job.forwards == (PortForward(8080, 80), PortForward(2222, 22))
+    assert started.job.machine.network
+
+
+def test_a_remote_desktop_only_where_asked_for(started, job_file, capsys):
+    assert main(["run", "--remote-desktop", str(job_file)]) == 7
+    assert started.job.remote_desktop
+    assert main(["run", str(job_file)]) == 7
+    assert not started.job.remote_desktop
+    assert main(["run", "--resumable", "--remote-desktop", "--", "true"]) == ExitCode.USAGE
+    assert "found --remote-desktop with --resumable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-network"], "found both --publish and --no-network"),
+        (["--publish", "8080:81"], "found two --publish with the host's port 8080"),
+        (["--publish", "no"], "found 'no', expected a port of the host and one of the guest"),
+    ],
+)
+def test_ports_that_cannot_be_published(started, capsys, options, message):
+    words = ["run", "--publish", "8080:80", *options, "--", "true"]
+    assert main(words) == ExitCode.USAGE
+    assert message in capsys.readouterr().err
+    assert started.times == 0
+
+
 def test_a_faulty_job_file(started, tmp_path, capsys):
     (tmp_path / "job.toml").write_text("\nx = 1")
     assert main(["run", "job.toml"]) == ExitCode.JOB_FILE
     assert capsys.readouterr().err.startswith("boincvm: job.toml:2: found the unknown key 'x'")
     assert main(["run", "absent.toml"]) == ExitCode.JOB_FILE
+
+
+def test_more_processors_than_the_host_has(capsys):
+    assert main(["run", "--cpus", "256", "--", "true"]) == ExitCode.USAGE
+    first, second = capsys.readouterr().err.splitlines()
+    assert "asks for 256 processors, and this host has" in first
+    assert "--cpus" in second
 
 
 @pytest.mark.parametrize(
@@ -190,9 +231,13 @@ def test_a_faulty_job_file(started, tmp_path, capsys):
         ("--env =b -- x", "found --env '=b', expected --env NAME=VALUE"),
         ("--output ../x -- x", "found '../x', expected a path beneath"),
         ("--output /x -- x", "found '/x', expected a path beneath"),
-        ("--input . -- x", "found '.', expected a file or a directory with a name"),
+        ("--input .. -- x", "found '..', expected a file or a directory with a name"),
+        ("--output a:../x -- x", "found '../x', expected a path beneath"),
+        ("--directory /tmp -- x", "found '/tmp', expected a path beneath"),
+        ("--directory a a.toml", "found --directory with a job file"),
         ("--input a --input ./a -- x", "found two --input with the destination 'a'"),
         ("--output a --output ./a -- x", "found two --output with the destination 'a'"),
+        ("--output a/b --output a -- x", "found --output 'a' after one that is in it"),
         ("--cpus 0 -- x", "argument --cpus: found 0, expected a whole number from 1 to 256"),
         ("--cpus two -- x", "argument --cpus: found 'two', expected a whole number"),
         ("--memory 1T1 -- x", "argument --memory: found '1T1', expected a size"),
@@ -208,4 +253,30 @@ def test_usage_errors(started, capsys, arguments, message):
     assert message in first
     assert "boincvm run -- PROGRAM ARGUMENT" in second
     assert "boincvm run --help" in second
+    assert started.times == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--stdin x -- x", "found --stdin with -t"),
+        ("-n -- x", "found --no-stdin with -t"),
+        ("--json -- x", "found --json with -t"),
+        ("--resumable -- x", "found --resumable with -t"),
+        ("--resume", "found --resume with -t"),
+        ("a.toml", "found a job file with -t"),
+        ("-- x", "needs a terminal, and standard input is not one"),
+    ],
+)
+def test_what_a_terminal_does_not_go_with(started, capfd, arguments, message):
+    """Standard input is no terminal here, which is looked at last."""
+    with Path(os.devnull).open() as nothing:
+        own = os.dup(0)
+        os.dup2(nothing.fileno(), 0)
+        try:
+            assert main(["run", "-t", *arguments.split()]) == ExitCode.USAGE
+        finally:
+            os.dup2(own, 0)
+            os.close(own)
+    assert message in "".join(capfd.readouterr())
     assert started.times == 0

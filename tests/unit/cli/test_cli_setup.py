@@ -1,4 +1,4 @@
-"""`boincvm setup`: the right command for each system, shown first, and run if one agrees."""
+"""`boincvm setup`: the right command for each system, shown first, and run after consent."""
 
 import json
 import os
@@ -22,7 +22,7 @@ DEBIAN = "apt-get install --no-install-recommends -y qemu-system-x86 qemu-utils 
 
 @pytest.fixture
 def host(monkeypatch, tmp_path):
-    """A Debian of root without QEMU, with an apt-get that notes what it was asked."""
+    """Simulate a Debian of root without QEMU, with an apt-get that records its arguments."""
     installed = tmp_path / "installed"
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -31,7 +31,7 @@ def host(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setattr(setup, "distribution", lambda: ("debian",))
     monkeypatch.setattr(setup, "is_root", lambda: True)
-    monkeypatch.setattr(setup, "kvm_remedy", lambda: "")
+    monkeypatch.setattr(setup, "accelerator_remedy", lambda: "")
     monkeypatch.setattr(setup, "is_terminal", lambda: True)
 
     def verdicts():
@@ -176,7 +176,7 @@ def test_the_names_of_a_distribution():
 
 @pytest.mark.parametrize("with_libvirt", [False, True])
 def test_debian_has_these_packages(with_libvirt):
-    """The real command on the real system, but for what it would change."""
+    """Run the real command on the real system, without changing anything."""
     program = shutil.which("apt-get")
     assert program is not None, "these tests run on Debian"
     command = install_command(

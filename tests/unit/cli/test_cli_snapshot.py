@@ -1,4 +1,4 @@
-"""`boincvm snapshot`: what is a machine's and what is a job's, and what is shown of machines."""
+"""`boincvm snapshot`: distinguishing machines from jobs, and its output for machines."""
 
 import json
 
@@ -10,8 +10,8 @@ from boincvm.errors import UsageError
 from boincvm.exit_codes import ExitCode
 
 
-class Told:
-    """A controller, with two machines."""
+class Recorder:
+    """A controller with two machines, which records requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, object]]] = []
@@ -30,39 +30,39 @@ class Told:
 
 
 @pytest.fixture
-def told(monkeypatch, tmp_path):
-    made = Told()
+def reported(monkeypatch, tmp_path):
+    made = Recorder()
     monkeypatch.setattr(controller_options, "client_of", lambda _arguments: made)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job").mkdir()
     return made
 
 
-def test_one_is_taken(told, capsys):
+def test_one_is_taken(reported, capsys):
     assert main(["snapshot", "take", "web.*", "first", "--description", "one"]) == 210
     given = {"vms": "web.*", "name": "first", "description": "one"}
-    assert told.asked == [("snapshot_take", given)]
+    assert reported.asked == [("snapshot_take", given)]
     shown = capsys.readouterr()
     assert shown.out == "web.1 has the snapshot first\n"
     assert shown.err == "boincvm: web.2: it is powered off\n  start it\n"
 
 
-def test_outcomes_as_json(told, capsys):
+def test_outcomes_as_json(reported, capsys):
     assert main(["snapshot", "restore", "web.*", "--json"]) == 210
-    assert told.asked == [("snapshot_restore", {"vms": "web.*"})]
+    assert reported.asked == [("snapshot_restore", {"vms": "web.*"})]
     outcomes = json.loads(capsys.readouterr().out)["outcomes"]
     assert outcomes["web.1"] == {"state": "running", "snapshot": "snapshot-1"}
     assert outcomes["web.2"]["error"]["hint"] == "start it"
 
 
-def test_one_is_removed(told, capsys):
+def test_one_is_removed(reported, capsys):
     assert main(["snapshot", "rm", "web.1", "first"]) == 210
-    assert told.asked == [("snapshot_remove", {"vms": "web.1", "name": "first"})]
+    assert reported.asked == [("snapshot_remove", {"vms": "web.1", "name": "first"})]
     assert capsys.readouterr().out == "web.1 no longer has the snapshot first\n"
     assert main(["snapshot", "rm", "web.1"]) == ExitCode.USAGE
 
 
-def test_they_are_listed(told, capsys):
+def test_they_are_listed(reported, capsys):
     assert main(["snapshot", "ls", "web.1"]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.split() == ["NAME", "MADE", "SIZE", "DESCRIPTION"]
@@ -75,7 +75,7 @@ def test_they_are_listed(told, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "is_asked"),
+    ("words", "is_requested"),
     [
         (["ls"], False),
         (["ls", "."], False),
@@ -88,14 +88,47 @@ def test_they_are_listed(told, capsys):
         (["take", "job", "first"], True),
     ],
 )
-def test_whose_it_is(told, words, is_asked):
+def test_whose_it_is(reported, words, is_requested):
     main(["snapshot", *words])
-    assert bool(told.asked) == is_asked
+    assert bool(reported.asked) == is_requested
 
 
-def test_a_name_that_is_neither(told, capsys):
+def test_a_name_that_is_neither(reported, capsys):
     assert main(["snapshot", "take", "nobody"]) == ExitCode.USAGE
     told_of = capsys.readouterr().err
     assert "boincvm ls shows them; a job's directory is given as ./nobody" in told_of
     assert main(["snapshot", "rm", "nobody", "first"]) == ExitCode.USAGE
     assert "directory" not in capsys.readouterr().err
+
+
+class Hostile:
+    """A controller with a machine of a hostile host."""
+
+    def call(self, operation: str, **_arguments: object) -> dict[str, object]:
+        if operation == "snapshot_list":
+            made = (1e300, 1e12, -1, True, "now", None)
+            one = {"name": "a\x1b[2J\x9b", "description": "\x07\td", "size": 1e300}
+            return {"snapshots": [{**one, "made": at} for at in made]}
+        if operation == "logs":
+            return {"lines": ["a\x1b[2J\tb\r", 7]}
+        return {"outcomes": {"b.1": {}, "b.2": {"snapshot": "\x1b[2J"}}}
+
+
+@pytest.fixture
+def hostile(monkeypatch):
+    monkeypatch.setattr(controller_options, "client_of", lambda _arguments: Hostile())
+
+
+@pytest.mark.usefixtures("hostile")
+def test_what_a_hostile_host_answers_is_only_printed(capsys):
+    assert main(["snapshot", "ls", "b.1"]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert {tuple(row.split()) for row in rows} == {("a[2J", "-", "-", "d")}
+    assert main(["snapshot", "restore", "b.*"]) == 0
+    assert capsys.readouterr().out == (
+        "b.1 was restored from one without a name\nb.2 was restored from [2J\n"
+    )
+    assert main(["snapshot", "take", "b.*"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "b.2 has the snapshot [2J"
+    assert main(["logs", "b.1"]) == 0
+    assert capsys.readouterr().out == "a[2J\tb\n7\n"

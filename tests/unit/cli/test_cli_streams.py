@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or read by nobody: the code is right, no trace comes."""
+"""Standard streams that are closed, full or read by nobody: the right code, and no traceback."""
 
 import os
 import subprocess
@@ -66,15 +66,15 @@ def test_no_trace_of_ours_with_other_streams(
         timeout=60,
         check=False,
     )
-    says = {"ls": ExitCode.HOST}.get(words[0], ExitCode.SUCCESS)
-    full = says or ExitCode.HOST_DISK_FULL
-    assert done.returncode == (full if how == ">/dev/full" else says), done.stderr
+    prints = {"ls": ExitCode.HOST}.get(words[0], ExitCode.SUCCESS)
+    full = prints or ExitCode.HOST_DISK_FULL
+    assert done.returncode == (full if how == ">/dev/full" else prints), done.stderr
     assert "Traceback" not in done.stderr
     assert "bug" not in done.stderr
 
 
 class _Unwritable:
-    """A stream of somebody's own, or a descriptor's."""
+    """A stream that cannot be written, with or without a descriptor."""
 
     encoding = "utf-8"
 
@@ -116,7 +116,7 @@ _READS = (
 
 
 @pytest.mark.parametrize(
-    ("script", "reads", "told"),
+    ("script", "reads", "reported"),
     [
         ('while read x; do "$@"; done <list', "all", True),
         ('while read x; do "$@"; done <list', "nothing", False),
@@ -128,7 +128,7 @@ _READS = (
     ],
 )
 def test_a_loop_whose_input_is_taken_is_told(
-    tmp_path: Path, script: str, reads: str, told: bool
+    tmp_path: Path, script: str, reads: str, reported: bool
 ) -> None:
     (tmp_path / "list").write_text("1\n2\n3\n")
     command = ["bash", "-c", script, "bash", sys.executable, "-c", _READS, reads]
@@ -136,5 +136,5 @@ def test_a_loop_whose_input_is_taken_is_told(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0
-    assert done.stderr.count("4 bytes, went to the program") == int(told)
-    assert done.stderr.count("boincvm run -n") == int(told)
+    assert done.stderr.count("4 bytes, went to the program") == int(reported)
+    assert done.stderr.count("boincvm run -n") == int(reported)

@@ -1,6 +1,7 @@
-"""How a command's end is told on the command line."""
+"""How the end of a command is reported on the command line."""
 
 import signal
+from enum import IntEnum
 
 import pytest
 
@@ -33,3 +34,9 @@ def test_ends(answer, code, words):
     end = end_of({"state": "ended", **answer})
     assert end.code == code
     assert words in end.message
+
+
+def test_the_signals_are_the_guest_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows' Python, whose signals these are, knows no SIGKILL."""
+    monkeypatch.setattr(signal, "Signals", IntEnum("Signals", {"SIGINT": 2, "SIGTERM": 15}))
+    assert end_of({"state": "ended", "signal": 9}).message == "ended by SIGKILL"

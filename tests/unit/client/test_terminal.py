@@ -1,6 +1,7 @@
-"""Both ends of a remote shell: the far end runs here, on a real pty, as it does in a guest."""
+"""Both ends of a remote shell: the remote end runs here, on a real pty, as in a guest."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,15 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boincvm.client.terminal.local import EscapeDetector
-from boincvm.client.terminal.protocol import (
+from boincvm.client.terminal_session import EscapeDetector
+from boincvm.guestlink.terminal import remote
+from boincvm.guestlink.terminal.protocol import (
     Size,
     keys,
     shell_argv,
     shell_environment,
     window_size,
 )
-from boincvm.client.terminal.remote import Frames
+from boincvm.guestlink.terminal.remote import Frames
 from support.on_terminal import OnTerminal, on_terminal
 
 LIMIT = 20.0
@@ -54,16 +56,16 @@ def start(*program: str, size: Size = USUAL) -> subprocess.Popen[bytes]:
     )
 
 
-def talk(far: subprocess.Popen[bytes], typed: bytes) -> str:
-    """What it shows until it ends, though its input stays open."""
-    with far:
-        assert far.stdin is not None
-        assert far.stdout is not None
+def talk(peer: subprocess.Popen[bytes], typed: bytes) -> str:
+    """Return what it shows until it ends, although its input stays open."""
+    with peer:
+        assert peer.stdin is not None
+        assert peer.stdout is not None
         # Apart from reading, as at the near end: neither waits for the other.
-        typing = threading.Thread(target=_type, args=(far.stdin, typed))
+        typing = threading.Thread(target=_type, args=(peer.stdin, typed))
         typing.start()
-        shown = far.stdout.read().decode("latin-1")
-        far.wait(LIMIT)
+        shown = peer.stdout.read().decode("latin-1")
+        peer.wait(LIMIT)
         typing.join(LIMIT)
     return shown
 
@@ -74,30 +76,30 @@ def _type(keyboard: IO[bytes], typed: bytes) -> None:
 
 
 def test_a_shell_has_a_terminal_of_its_own_and_the_window_s_size():
-    far = start("sh", size=Size(31, 97))
-    shown = talk(far, b"tty; stty size; test -t 2; echo $?; exit 7\n")
+    peer = start("sh", size=Size(31, 97))
+    shown = talk(peer, b"tty; stty size; test -t 2; echo $?; exit 7\n")
     lines = shown.replace("\r\n", "\n").splitlines()
     assert any("/dev/pts/" in line for line in lines)
     assert "31 97" in lines
     assert "0" in lines
-    assert far.returncode == 7
+    assert peer.returncode == 7
 
 
 def test_the_window_has_another_size():
     script = "trap 'stty size; exit 3' WINCH; echo ready; while :; do sleep 0.01; done"
-    far = start("sh", "-c", script)
-    assert far.stdout is not None
-    assert far.stdout.readline() == b"ready\r\n"
-    assert "50 132" in talk(far, window_size(Size(50, 132)))
-    assert far.returncode == 3
+    peer = start("sh", "-c", script)
+    assert peer.stdout is not None
+    assert peer.stdout.readline() == b"ready\r\n"
+    assert "50 132" in talk(peer, window_size(Size(50, 132)))
+    assert peer.returncode == 3
 
 
 def test_ctrl_c_is_for_the_program():
-    far = start("sh", "-c", "echo ready; exec cat")
-    assert far.stdout is not None
-    assert far.stdout.readline() == b"ready\r\n"
-    assert talk(far, keys(b"\x03")) == "^C"
-    assert far.returncode == 128 + signal.SIGINT
+    peer = start("sh", "-c", "echo ready; exec cat")
+    assert peer.stdout is not None
+    assert peer.stdout.readline() == b"ready\r\n"
+    assert talk(peer, keys(b"\x03")) == "^C"
+    assert peer.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize(
@@ -109,44 +111,61 @@ def test_ctrl_c_is_for_the_program():
     ],
 )
 def test_how_it_ends(program, code, words):
-    far = start(*program)
-    assert talk(far, b"").strip() == words
-    assert far.returncode == code
+    peer = start(*program)
+    assert talk(peer, b"").strip() == words
+    assert peer.returncode == code
 
 
 def test_all_output_comes_and_nobody_waits_for_who_is_left_behind():
-    far = start("sh", "-c", "setsid sleep 3 & head -c 300000 /dev/zero | tr '\\0' x; exit 4")
-    shown = talk(far, b"")
+    peer = start("sh", "-c", "setsid sleep 3 & head -c 300000 /dev/zero | tr '\\0' x; exit 4")
+    shown = talk(peer, b"")
     assert shown == "x" * 300000
-    assert far.returncode == 4
+    assert peer.returncode == 4
 
 
 def test_more_is_pasted_than_the_terminal_holds_to_a_program_that_echoes():
-    far = start("sh", "-c", "stty raw -echo; echo ready; head -c 200000")
-    assert far.stdout is not None
-    assert far.stdout.readline() == b"ready\n"
+    peer = start("sh", "-c", "stty raw -echo; echo ready; head -c 200000")
+    assert peer.stdout is not None
+    assert peer.stdout.readline() == b"ready\n"
     pasted = bytes(range(256)) * 800
-    assert talk(far, keys(pasted)).encode("latin-1") == pasted[:200000]
+    assert talk(peer, keys(pasted)).encode("latin-1") == pasted[:200000]
+
+
+def test_the_last_output_comes_even_if_we_come_late(monkeypatch, capfd):
+    """A busy host may keep us waiting for longer than we want to wait."""
+    monkeypatch.setattr(remote, "GRACE", 0.0)
+    pid, terminal = remote.start(["sh", "-c", "head -c 50000 /dev/zero | tr '\\0' x"], 24, 80)
+    bridge = remote.Bridge(pid, terminal)
+    shown = 0
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        if select.select([terminal], [], [], 0.01)[0]:
+            bridge._show()
+            shown += len(capfd.readouterr().out)
+    bridge._show_last()
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    os.close(bridge._shell)
+    assert shown + len(capfd.readouterr().out) == 50000
 
 
 def test_the_end_of_input_hangs_up():
-    far = start("sh", "-c", "trap 'exit 5' HUP; echo ready; while :; do sleep 0.01; done")
-    with far:
-        assert far.stdout is not None
-        assert far.stdin is not None
-        assert far.stdout.readline() == b"ready\r\n"
-        far.stdin.close()
-        assert far.wait(LIMIT) == 5
+    peer = start("sh", "-c", "trap 'exit 5' HUP; echo ready; while :; do sleep 0.01; done")
+    with peer:
+        assert peer.stdout is not None
+        assert peer.stdin is not None
+        assert peer.stdout.readline() == b"ready\r\n"
+        peer.stdin.close()
+        assert peer.wait(LIMIT) == 5
 
 
 def test_who_does_not_hear_of_it_is_killed():
-    far = start("sh", "-c", "trap '' HUP; echo ready; while :; do sleep 0.01; done")
-    with far:
-        assert far.stdout is not None
-        assert far.stdin is not None
-        assert far.stdout.readline() == b"ready\r\n"
-        far.stdin.close()
-        assert far.wait(LIMIT) == 137
+    peer = start("sh", "-c", "trap '' HUP; echo ready; while :; do sleep 0.01; done")
+    with peer:
+        assert peer.stdout is not None
+        assert peer.stdin is not None
+        assert peer.stdout.readline() == b"ready\r\n"
+        peer.stdin.close()
+        assert peer.wait(LIMIT) == 137
 
 
 def test_whoever_says_nothing_for_long_is_gone():
@@ -155,22 +174,22 @@ def test_whoever_says_nothing_for_long_is_gone():
     )
     script = argv[3].replace("SILENCE = 600.0", "SILENCE = 0.5")
     assert script != argv[3]
-    far = subprocess.Popen(
+    peer = subprocess.Popen(
         [sys.executable, *argv[1:3], script, *argv[4:]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     # That it still has something to say does not count.
-    assert talk(far, b"").startswith("on")
-    assert far.returncode == 5
+    assert talk(peer, b"").startswith("on")
+    assert peer.returncode == 5
 
 
 # The near end, on a terminal with a program behind it that needs no controller.
 
-_NEAR = """
+_NEARBY = """
 import os, subprocess, sys
-from boincvm.client.terminal.local import TerminalSession, size_of
-from boincvm.client.terminal.protocol import shell_argv
+from boincvm.client.terminal_session import TerminalSession, size_of
+from boincvm.guestlink.terminal.protocol import shell_argv
 
 class Far:
     def __init__(self):
@@ -194,8 +213,8 @@ print("ended", ended, far.far.poll(), flush=True)
 """
 
 
-def near(*program: str):
-    return on_terminal(sys.executable, "-c", _NEAR, *program, rows=25, columns=81)
+def own(*program: str):
+    return on_terminal(sys.executable, "-c", _NEARBY, *program, rows=25, columns=81)
 
 
 async def until_raw(terminal: OnTerminal) -> None:
@@ -204,7 +223,7 @@ async def until_raw(terminal: OnTerminal) -> None:
 
 
 async def test_a_terminal_is_given_and_taken_back():
-    async with near("sh") as terminal:
+    async with own("sh") as terminal:
         terminal.type("stty size; echo rea''dy\r")
         await terminal.until("25 81")
         await until_raw(terminal)
@@ -218,7 +237,7 @@ async def test_a_terminal_is_given_and_taken_back():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 async def test_a_signal_ends_it_and_the_terminal_is_as_before(number):
-    async with near("sh", "-c", "echo ready; cat") as terminal:
+    async with own("sh", "-c", "echo ready; cat") as terminal:
         await until_raw(terminal)
         terminal.process.send_signal(number)
         await terminal.until("ended False 129")
@@ -227,7 +246,7 @@ async def test_a_signal_ends_it_and_the_terminal_is_as_before(number):
 
 async def test_the_user_leaves_whoever_does_not_hear():
     script = "trap '' HUP INT; stty -echo; echo ready; while :; do sleep 1; done"
-    async with near("sh", "-c", script) as terminal:
+    async with own("sh", "-c", script) as terminal:
         await until_raw(terminal)
         terminal.type("\x03~.\r~.")
         await terminal.until("ended False 137")
@@ -235,18 +254,18 @@ async def test_the_user_leaves_whoever_does_not_hear():
 
 
 async def test_a_sign_of_life_while_nobody_types():
-    script = _NEAR.replace("\nfar = Far()", "\nlocal.BEAT = 0.05\nfar = Far()").replace(
-        "\nimport", "\nfrom boincvm.client.terminal import local\nimport", 1
+    script = _NEARBY.replace("\nfar = Far()", "\nlocal.BEAT = 0.05\nfar = Far()").replace(
+        "\nimport", "\nfrom boincvm.client import terminal_session as local\nimport", 1
     )
-    heard = "import os; print('ready', len(os.read(0, 6) + os.read(0, 6) + os.read(0, 6)))"
-    script = script.replace("*shell_argv(size_of(0), sys.argv[1:])[1:]", f'"-c", {heard!r}')
+    received = "import os; print('ready', len(os.read(0, 6) + os.read(0, 6) + os.read(0, 6)))"
+    script = script.replace("*shell_argv(size_of(0), sys.argv[1:])[1:]", f'"-c", {received!r}')
     async with on_terminal(sys.executable, "-c", script) as terminal:
         await terminal.until("ready 18")
         await terminal.until("ended True 0")
 
 
 async def test_the_far_end_is_gone_at_once():
-    async with near("true") as terminal:
+    async with own("true") as terminal:
         await terminal.until("ended True 0")
         assert terminal.modes() == terminal.modes_before
 
@@ -274,6 +293,8 @@ def test_how_one_leaves(typed, sent, leaves):
 
 
 def test_what_a_shell_is_told_of_the_terminal():
-    told = shell_environment({"TERM": "linux", "LANG": "x" * 200, "LC_ALL": "a\nb", "HOME": "/"})
-    assert told == {"TERM": "linux"}
+    reported = shell_environment(
+        {"TERM": "linux", "LANG": "x" * 200, "LC_ALL": "a\nb", "HOME": "/"}
+    )
+    assert reported == {"TERM": "linux"}
     assert shell_environment({}) == {"TERM": "xterm"}

@@ -1,4 +1,4 @@
-"""The arguments of operations: every kind, and whatever is no value of it."""
+"""The arguments of operations: every kind, and invalid values of each."""
 
 import json
 import math
@@ -65,11 +65,11 @@ def test_what_is_of_its_kind(kind: Kind, value: object) -> None:
 
 @pytest.mark.parametrize(("kind", "value"), pairs(BAD))
 def test_what_is_of_another_kind(kind: Kind, value: object) -> None:
-    with pytest.raises(UsageError, match="parameter it: found") as told:
+    with pytest.raises(UsageError, match="parameter it: found") as reported:
         Arguments(one_of(kind), {"it": value})
-    assert kind.value in told.value.message
-    assert len(told.value.message) < 300
-    told.value.message.encode()
+    assert kind.value in reported.value.message
+    assert len(reported.value.message) < 300
+    reported.value.message.encode()
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -93,10 +93,10 @@ def test_nobody_changes_a_default() -> None:
 
 @pytest.mark.parametrize("name", ["", "IT", "it ", "x" * 100_000, "\ud800", "vms"])
 def test_what_is_not_known(name: str) -> None:
-    with pytest.raises(UsageError, match="unknown parameter") as told:
+    with pytest.raises(UsageError, match="unknown parameter") as reported:
         Arguments(one_of(Kind.TEXT), {name: "x"})
-    assert len(told.value.message) < 500
-    told.value.message.encode()
+    assert len(reported.value.message) < 500
+    reported.value.message.encode()
 
 
 @given(some.sampled_from(Kind), ANYTHING)

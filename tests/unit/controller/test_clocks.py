@@ -1,4 +1,4 @@
-"""The host's clock jumps: who is there, and what is waited for, goes by a clock that does not."""
+"""The host's clock jumps: presence and time limits use a clock that does not."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ jumps = pytest.mark.parametrize("jump", [YEAR, -YEAR, -time.time()], ids=["on", 
 
 
 class Clock:
-    """The host's, which somebody sets; what follows is as far from the truth."""
+    """The host's clock, which somebody sets; later times have the same offset."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.offset = 0.0
@@ -57,11 +57,11 @@ async def test_presence_goes_by_another_clock(
     bus, seen = QuietBus(), list[Change]()
     news = asyncio.Event()
 
-    def tell(_guest: Guest, change: Change) -> None:
+    def report(_guest: Guest, change: Change) -> None:
         seen.append(change)
         news.set()
 
-    hub = Hub(bus, tell)
+    hub = Hub(bus, report)
     await hub.open()
     try:
         bus.deliver("g", b"HELLO")
@@ -114,13 +114,13 @@ async def test_results_are_kept_for_their_time(jump: float, clock: Clock) -> Non
     assert table.all() == []
 
 
-def kept(controller: Controller) -> list[Command]:
+def stored(controller: Controller) -> list[Command]:
     return controller.hub.commands.all()
 
 
 @jumps
 async def test_another_controller_after_a_jump(jump: float, clock: Clock, tmp_path: Path) -> None:
-    """It goes by the clock of the host for what it waited for, and loses nothing of the rest."""
+    """It uses the host's clock for its deadlines, and loses nothing else."""
     async with run_controller(tmp_path / "c") as controller:
         controller.hub.registry.hello(Guest("g", "g", instance="1"))
         for name, within in (("endless", None), ("hour", 3600.0)):
@@ -129,7 +129,7 @@ async def test_another_controller_after_a_jump(jump: float, clock: Clock, tmp_pa
         last = controller.events.last
     clock.offset = jump
     async with run_controller(tmp_path / "c") as controller:
-        endless, hour = kept(controller)
+        endless, hour = stored(controller)
         assert not endless.is_finished
         assert controller.hub.registry.presence("g") is Presence.SILENT
         await asyncio.sleep(0)
@@ -169,9 +169,9 @@ async def test_how_long_a_program_has_run_leaves_out_its_machine_s_sleep(
     assert command.seconds == 0
     command.begin(Lasting)
     now = 3.0
-    kept = json.loads(json.dumps(command.state()))
+    stored = json.loads(json.dumps(command.state()))
     now = 1000.0
-    back = NodeCommand.restored(kept, lambda _: None)
+    back = NodeCommand.restored(stored, lambda _: None)
     assert back.seconds == 3
     back.attach(Lasting(Request(("wait",)), back))
     now = 1002.0

@@ -1,4 +1,4 @@
-"""Input that follows reaches each program once and in order, and none faster than it takes it."""
+"""Later input reaches each program once and in order, no faster than the program reads it."""
 
 import asyncio
 
@@ -140,7 +140,7 @@ async def test_a_controller_that_was_started_anew_loses_no_input_silently() -> N
 
 
 async def test_input_for_a_program_that_is_yet_to_come_back() -> None:
-    said: list[Envelope] = []
+    sent: list[Envelope] = []
     state = {
         "id": "1",
         "request": {**CAT._asdict(), "stdin": ""},
@@ -152,15 +152,15 @@ async def test_input_for_a_program_that_is_yet_to_come_back() -> None:
         "time_left": None,
         "seconds": 0.0,
     }
-    command = NodeCommand.restored(state, lambda body: said.append(unpack(body)))
+    command = NodeCommand.restored(state, lambda body: sent.append(unpack(body)))
     fed = GiveInput("1", 3, True, b"def")
     command.take_input(fed)
-    assert said == []
+    assert sent == []
     program = FakeProgram(CAT, command)
     command.attach(program)
-    (asks,) = said
+    (asks,) = sent
     assert asks.name == "CMD_INPUT_TAKEN"
-    assert asks.fields == {**ID, "offset": 3, "heard": 3, "ends": False, "again": True}
+    assert asks.fields == {**ID, "offset": 3, "received": 3, "ends": False, "again": True}
     command.take_input(fed)
     command.take_input(fed)
     assert program.untaken == 3
@@ -172,10 +172,10 @@ async def test_input_that_nobody_takes() -> None:
         closed = made.table.submit(made.guests.values(), Request(("wait",)))
         with pytest.raises(UsageError, match="takes no input"):
             await made.table.give_input(closed.id, b"a")
-        kept = made.table.submit(made.guests.values(), DEAF)
-        await made.table.give_input(kept.id, b"a", ends=True)
+        stored = made.table.submit(made.guests.values(), DEAF)
+        await made.table.give_input(stored.id, b"a", ends=True)
         with pytest.raises(UsageError, match="has ended"):
-            await made.table.give_input(kept.id, b"a")
+            await made.table.give_input(stored.id, b"a")
         with pytest.raises(UsageError, match="no command"):
             await made.table.give_input("none", b"a")
 
@@ -187,10 +187,10 @@ ID = {"cmd-id": "1"}
     "table",
     [
         {"offset": 0},
-        {"offset": 0, "heard": 4},
-        {"offset": 2, "heard": 1},
-        {"offset": 0, "heard": -1},
-        {"offset": 0, "heard": 3, "ends": True},
+        {"offset": 0, "received": 4},
+        {"offset": 2, "received": 1},
+        {"offset": 0, "received": -1},
+        {"offset": 0, "received": 3, "ends": True},
     ],
 )
 async def test_a_guest_that_makes_no_sense(table: dict[str, object]) -> None:

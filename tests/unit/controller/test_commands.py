@@ -1,4 +1,4 @@
-"""Commands reach their guests once, their answers come whole, whatever gets lost on the way."""
+"""Commands reach their guests once, and their answers are complete, whatever is lost in transit."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""A controller that starts where the disk is full, or becomes full while it starts."""
+"""A controller that starts on a full disk, or on one that becomes full while it starts."""
 
 import os
 import subprocess

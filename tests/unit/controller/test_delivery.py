@@ -1,4 +1,4 @@
-"""What a guest was told is sent again until it is settled, and given up with its life."""
+"""What was sent to a guest is repeated until it is acknowledged, and given up with its life."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ LIMIT = 20.0
 
 
 class Letter(Parcel):
-    """A parcel for the guest "g", which notes why it was given up."""
+    """A parcel for the guest "g", which records why it was given up."""
 
     def __init__(self, parcel_id: str, guest_id: str = "g", instance: str = "1") -> None:
         super().__init__(guest_id, instance, parcel_id)
@@ -26,7 +26,7 @@ class Letter(Parcel):
 
 
 class Post:
-    """Notes what was sent."""
+    """Records what was sent."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes]] = []

@@ -1,4 +1,4 @@
-"""The row of events, over lives of the controller."""
+"""The list of events, over several lives of the controller."""
 
 import asyncio
 from pathlib import Path
@@ -80,3 +80,11 @@ async def test_a_retry_when_the_guest_has_gone_is_the_same_command(tmp_path: Pat
         assert (await call(controller, "exec", asked))["command"] == first["command"] == "mine"
         with pytest.raises(BoincvmError, match="matches no machine"):
             await call(controller, "exec", {**asked, "id": "another"})
+
+
+def test_only_events_of_this_log_are_counted() -> None:
+    """The numbers of another start begin much later."""
+    log = EventLog(1000)
+    assert (log.added, log.last) == (0, 999)
+    log.add("trouble", None, "something")
+    assert (log.added, log.last) == (1, 1000)

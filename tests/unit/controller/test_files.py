@@ -1,4 +1,4 @@
-"""Files to guests and from them arrive whole or not at all, whatever gets lost on the way."""
+"""Files to and from guests arrive complete or not at all, whatever is lost in transit."""
 
 import asyncio
 import errno
@@ -54,8 +54,8 @@ def message(outcome: Mapping[str, object]) -> str:
 async def test_a_file_there_and_back(tmp_path: Path, size: int) -> None:
     async with file_net(tmp_path) as made:
         times = {"modified": 1_234_567_890_123_456_789}
-        told = await put(made, DATA[:size], "a dir/ö\udcff", mode=0o751, size=size, **times)
-        assert told == {"state": "put", "size": size}
+        reported = await put(made, DATA[:size], "a dir/ö\udcff", mode=0o751, size=size, **times)
+        assert reported == {"state": "put", "size": size}
         file = made.host.root / "a dir/ö\udcff"
         assert file.read_bytes() == DATA[:size]
         assert file.stat().st_mode & 0o777 == 0o751
@@ -78,8 +78,8 @@ async def test_a_tree_there_and_back(tmp_path: Path) -> None:
         ("d" * 200 + "/" + "e" * 200, b"deep", 0o400),
     )
     async with file_net(tmp_path) as made:
-        told = await put(made, sent, "t/tree", is_tree=True)
-        assert told == {"state": "put", "size": len(sent)}
+        reported = await put(made, sent, "t/tree", is_tree=True)
+        assert reported == {"state": "put", "size": len(sent)}
         tree = made.host.root / "t/tree"
         assert (tree / "x/y/z\udcff\n").read_bytes() == DATA
         assert (tree / "hole").read_bytes() == bytes(3 << 20)
@@ -254,14 +254,14 @@ async def test_one_slow_guest_does_not_hold_the_others(
 # What does not fit, or may not be.
 
 
-@pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "../a", "a/../b", "a\0b", "x" * 300, "/"])
+@pytest.mark.parametrize("path", ["", ".", "../a", "a/../b", "/etc/../a", "a\0b", "x" * 300, "/"])
 async def test_paths_that_are_none(tmp_path: Path, path: str) -> None:
     async with file_net(tmp_path) as made:
         with pytest.raises(UsageError):
             await put(made, b"", path)
-        told = {"transfer": "t", "path": path, "kind": "file", "mode": 0, "size": 0}
+        reported = {"transfer": "t", "path": path, "kind": "file", "mode": 0, "size": 0}
         with pytest.raises(UsageError):
-            await made.host.files.verbs["file-put-begin"]({**told, "digest": "0" * 64}, b"")
+            await made.host.files.verbs["file-put-begin"]({**reported, "digest": "0" * 64}, b"")
         await made.host.until_empty()
 
 
@@ -436,16 +436,16 @@ async def test_a_guest_that_has_what_cannot_be(tmp_path: Path, offset: object) -
 async def test_a_controller_that_lies(tmp_path: Path) -> None:
     async with file_net(tmp_path) as made:
         verbs = made.host.files.verbs
-        told = {"transfer": "t", "path": "a", "kind": "file", "mode": 0o644, "size": 4}
+        reported = {"transfer": "t", "path": "a", "kind": "file", "mode": 0o644, "size": 4}
         digest = {"digest": "0" * 64}
         for wrong in (
             {"transfer": ""}, {"transfer": 7}, {"kind": 1}, {"mode": 0o1000}, {"size": -1},
             {"size": tar_trees.MOST_BYTES + 1}, {"digest": "G" * 64}, {"path": None},
         ):  # fmt: skip
             with pytest.raises(UsageError):
-                await verbs["file-put-begin"]({**told, **digest, **wrong}, b"")
+                await verbs["file-put-begin"]({**reported, **digest, **wrong}, b"")
         await made.host.until_empty()
-        await verbs["file-put-begin"]({**told, **digest}, b"")
+        await verbs["file-put-begin"]({**reported, **digest}, b"")
         for offset, data in ((0, b"12345"), (4, b"1"), (9 << 20, b""), (-1, b"1"), (None, b"1")):
             with pytest.raises(UsageError):
                 await verbs["file-put-piece"]({"transfer": "t", "offset": offset}, data)

@@ -1,5 +1,5 @@
-"""Whatever is said on the bus, nothing but GuestProtocolError comes of it: what else a receiver
-raises ends the bus, and with it the controller, or a shim's only way to be told anything."""
+"""Whatever is sent on the bus raises GuestProtocolError at most: any other exception in a receiver
+ends the bus, and with it the controller, or a shim's only connection."""
 
 import asyncio
 import json
@@ -31,7 +31,18 @@ TO_A_GUEST = ["CMD_RUN", "CMD_TAKEN", "CMD_SIGNAL", "CMD_FORGET", "CMD_INPUT", "
 KEYS = [
     *("name", "host", "labels", "capabilities", "instance", "comes-back", "state", "cpu", "sign"),
     *("memory", "progress", "ask-id", "result", "error", "cmd-id", "stream", "offset", "first"),
-    *("fraction", "code", "signal", "resources", "stdout", "stderr", "heard", "ends", "again"),
+    *(
+        "fraction",
+        "code",
+        "signal",
+        "resources",
+        "stdout",
+        "stderr",
+        "received",
+        "confirmed",
+        "ends",
+        "again",
+    ),
     *("argv", "env", "directory", "timeout", "keep-input", "verb", "arguments", "timed-out"),
 ]
 VALUES = ANYTHING | some.sampled_from(
@@ -43,12 +54,12 @@ DATA = some.binary(max_size=20)
 
 
 def body(name: str, table: Mapping[str, object], data: bytes) -> bytes:
-    """As somebody may say it who does not check."""
+    """Encode a message as a peer may do that does not check it."""
     return b"%b %b\n%b" % (name.encode(), json.dumps(table).encode(), data)
 
 
 class World:
-    """A hub with a guest `g` that was given a command and asked something."""
+    """A hub with a guest `g` that has received a command and a request."""
 
     def __init__(self) -> None:
         self.bus = QuietBus()
@@ -98,7 +109,7 @@ def test_no_bytes_do(data: bytes) -> None:
 
 
 def take(guest: NodeCommands, responder: Responder, word: bytes) -> None:
-    """As a Node does."""
+    """Handle a message as a Node does."""
     with suppress(GuestProtocolError):
         message = read_to_guest(word)
         if isinstance(message, Ask):
@@ -116,7 +127,7 @@ def test_nothing_ends_a_shim_s_bus(
     words: list[tuple[str, dict[str, object], bytes]], is_held: bool
 ) -> None:
     async def scenario() -> None:
-        said: list[bytes] = []
+        sent: list[bytes] = []
         programs: list[FakeProgram] = []
 
         def start(request: Request, listener: object) -> FakeProgram:
@@ -129,8 +140,8 @@ def test_nothing_ends_a_shim_s_bus(
             return Reply({})
 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            guest = NodeCommands("life", start, said.append, group)
-            responder = Responder("life", {"verb": verb}, said.append, group)
+            guest = NodeCommands("life", start, sent.append, group)
+            responder = Responder("life", {"verb": verb}, sent.append, group)
             if is_held:
                 guest.hold()
             for name, table, data in words:

@@ -1,4 +1,4 @@
-"""By what a controller's commands are its own on a bus that it shares with others."""
+"""How a controller recognizes its own commands on a shared bus."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is written down of commands: all of it in the store, the ends of it in the row of events."""
+"""What is recorded of commands: everything in the store, starts and ends in the list of events."""
 
 from collections import Counter
 
@@ -15,28 +15,28 @@ from boincvm.controller.protocol.program import Request, Result
 
 
 class Counting:
-    """A Journal."""
+    """A Journal that counts its calls."""
 
     def __init__(self) -> None:
-        self.told: Counter[str] = Counter()
+        self.reported: Counter[str] = Counter()
 
     def submitted(self, command: Command) -> None:
-        self.told["submitted"] += 1
+        self.reported["submitted"] += 1
 
     def has_output(self, command: Command, answer: Answer, stream: str, offset: int) -> None:
-        self.told[f"{stream} from {offset}"] += 1
+        self.reported[f"{stream} from {offset}"] += 1
 
     def answered(self, command: Command, answer: Answer) -> None:
-        self.told[f"{answer.guest_id} {answer.state.name}"] += 1
+        self.reported[f"{answer.guest_id} {answer.state.name}"] += 1
 
     def finished(self, command: Command) -> None:
-        self.told["finished"] += 1
+        self.reported["finished"] += 1
 
     def forgotten(self, command_id: str) -> None:
-        self.told["forgotten"] += 1
+        self.reported["forgotten"] += 1
 
     def output_forgotten(self, command_id: str) -> None:
-        self.told["output forgotten"] += 1
+        self.reported["output forgotten"] += 1
 
 
 def table_with(journal: Journal) -> CommandTable:
@@ -44,7 +44,7 @@ def table_with(journal: Journal) -> CommandTable:
 
 
 def story(table: CommandTable) -> Command:
-    """Of a command to three guests: one answers, one is lost, one is too many."""
+    """Run a command for three guests: one answers, one is lost, one is not needed."""
     guests = [Guest(name, name, instance="1") for name in "abc"]
     made = table.submit(guests, Request(("x", "y\nz")), command_id="mine", first=1)
     table.handle("a", from_guest(Envelope("CMD_STARTED", {"cmd-id": "mine"})))
@@ -75,13 +75,13 @@ async def test_each_thing_is_told_once_and_when_it_has_happened() -> None:
     journal = Counting()
     made = story(table_with(journal))
     assert made.is_finished
-    assert journal.told == EXPECTED
+    assert journal.reported == EXPECTED
 
 
 async def test_events_tell_the_ends_and_the_store_is_told_all() -> None:
     journal, events = Counting(), EventLog()
     made = story(table_with(EventJournal(events, journal)))
-    assert journal.told == EXPECTED
+    assert journal.reported == EXPECTED
     begun, ended = events.after(0)
     assert (begun.kind, begun.vm, begun.more) == ("command_started", None, {"command": made.id})
     assert begun.text.isprintable()

@@ -1,4 +1,4 @@
-"""Machines' names, which are files, words on the bus and logins; and whose their directory is."""
+"""Machines' names, which are file names, parts of topics and logins; and the directory's owner."""
 
 import stat
 from pathlib import Path

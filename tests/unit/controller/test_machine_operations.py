@@ -1,8 +1,11 @@
-"""Each verb in each state of a machine, with real shims of machines that are none."""
+"""Each operation in each state of a machine, with real shims of fake machines."""
 
 import asyncio
 import errno
 import os
+import platform
+import re
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from boincvm.controller.machines import autostart
 from boincvm.controller.machines import operations as life
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.protocol.guest import Guest
@@ -101,7 +105,7 @@ COMES_OF = {
 
 
 async def make(asked: Controlled, name: str, state: str, **labels: str) -> None:
-    """A machine in that state."""
+    """Return a machine in that state."""
     await asked("create", name=name, memory="256M", labels=labels)
     for verb in SETS_OUT[state]:
         if verb == "kill":
@@ -114,7 +118,7 @@ async def make(asked: Controlled, name: str, state: str, **labels: str) -> None:
     assert (await asked.vm(name))["state"] == state
 
 
-async def tell(asked: Controlled, verb: str, name: str) -> Mapping[str, Any]:
+async def report(asked: Controlled, verb: str, name: str) -> Mapping[str, Any]:
     arguments = {"name": "none"} if verb in ("snapshot_remove", "snapshot_restore") else {}
     return await asked.outcome(verb, name, **arguments)
 
@@ -128,7 +132,7 @@ async def test_each_verb(state: str, tmp_path: Path) -> None:
                 group.create_task(make(asked, name, state))
         async with asyncio.TaskGroup() as group:
             tasks = {
-                verb: group.create_task(tell(asked, verb, name))
+                verb: group.create_task(report(asked, verb, name))
                 for verb, name in zip(COMES_OF, names, strict=True)
             }
         for verb, name in zip(COMES_OF, names, strict=True):
@@ -140,6 +144,40 @@ async def test_each_verb(state: str, tmp_path: Path) -> None:
                 assert outcome["state"] == expected, verb
                 if expected != "removed":
                     assert (await asked.vm(name))["state"] == expected, verb
+
+
+async def test_those_that_are_marked_start_once_after_each_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controlled(tmp_path, ends_all=False) as asked:
+        for name, is_marked in (("marked", True), ("plain", False), ("broken", True)):
+            labels = {"fake": "refuses"} if name == "broken" else {}
+            await asked("create", name=name, memory="256M", autostart=is_marked, labels=labels)
+        await asked.controller.autostart.finished()
+    async with controlled(tmp_path, ends_all=False) as asked:  # on the same boot
+        await asked.controller.autostart.finished()
+        assert [vm["state"] for vm in (await asked("list"))["vms"]] == ["powered_off"] * 3
+    monkeypatch.setattr(autostart, "boot_id", lambda: "another boot")
+    async with controlled(tmp_path, ends_all=False) as asked:
+        await asked.until_event("trouble", "it was not started")
+        await asked.controller.autostart.finished()
+        states = {vm["id"]: vm["state"] for vm in (await asked("list"))["vms"]}
+        assert states == {"marked": "running", "plain": "powered_off", "broken": "aborted"}
+        await asked.outcome("stop", "marked")
+    async with controlled(tmp_path) as asked:
+        await asked.controller.autostart.finished()
+        assert (await asked.vm("marked"))["state"] == "powered_off"  # somebody has stopped it
+
+
+async def test_a_backup_has_all_machines(tmp_path: Path) -> None:
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    async with controlled(first, ends_all=False) as asked:
+        await make(asked, "a", "saved", site="cern")
+        before = (await asked("list"))["vms"]
+    shutil.copytree(first, copy)
+    async with controlled(copy) as asked:
+        assert (await asked("list"))["vms"] == before
+        assert await asked.outcome("start", "a") == {"state": "running"}
 
 
 async def test_snapshots_of_one_that_is_off(tmp_path: Path) -> None:
@@ -218,8 +256,8 @@ async def test_one_that_does_not_start_says_why(fault: str, why: str, tmp_path: 
         for _ in range(2):
             refused = (await asked.outcome("start", "a"))["error"]
             assert refused["message"] == f"the machine a did not start: {why}"
-            told = await asked.vm("a")
-            assert (told["state"], told["why"]) == ("aborted", why)
+            reported = await asked.vm("a")
+            assert (reported["state"], reported["why"]) == ("aborted", why)
 
 
 @pytest.mark.parametrize("fault", ["hangs-in-pause", "stopped"])
@@ -268,22 +306,42 @@ async def test_what_the_host_refuses_is_told_of_each(
             await make(asked, name, "powered_off")
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(Machines, "discard", full)
-            told = (await asked("discard", vms="**"))["outcomes"]
-        assert set(told) == {"a", "b"}
-        for outcome in told.values():
+            reported = (await asked("discard", vms="**"))["outcomes"]
+        assert set(reported) == {"a", "b"}
+        for outcome in reported.values():
             assert "No space left" in outcome["error"]["message"]
 
 
 async def test_guests_of_the_bus_that_are_no_machines_of_ours(tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         hello = asked.controller.hub.registry.hello
-        hello(Guest("alive", "x", capabilities=frozenset(("life",)), instance="1"))
+        hello(Guest("alive", "x", capabilities=frozenset(("lifecycle",)), instance="1"))
         hello(Guest("plain", "x", instance="1"))
         for verb in COMES_OF:
-            refused = (await tell(asked, verb, "plain"))["error"]["message"]
-            assert "cannot be told to" in refused
+            refused = (await report(asked, verb, "plain"))["error"]["message"]
+            assert "cannot be asked to" in refused
         for verb in ("start", "reset", "discard", "remove", "snapshot_restore"):
-            refused = (await tell(asked, verb, "alive"))["error"]
+            refused = (await report(asked, verb, "alive"))["error"]
             assert refused["hint"] == "ask the controller of its own host"
+        # A pattern means the machines that can be told to, not an error for each that cannot.
+        await make(asked, "ours", "powered_off")
+        assert (await asked("start", vms="all"))["outcomes"] == {"ours": {"state": "running"}}
         with pytest.raises(UsageError, match="there is no machine 'nobody'"):
             await asked("snapshot_list", vm="nobody")
+
+
+async def test_the_host_s_shutdown_saves_no_machine_of_another_host(tmp_path: Path) -> None:
+    """The unit of systemd selects machines by their host."""
+    unit = (Path(__file__).parents[3] / "packaging/boincvm-machines.service").read_text()
+    found = re.search(r"^ExecStop=.* suspend --to-disk (\S+)$", unit, re.MULTILINE)
+    assert found is not None
+    async with controlled(tmp_path) as asked:
+        able = frozenset(("lifecycle",))
+        asked.controller.hub.registry.hello(
+            Guest("lab.1", "x", labels={"host": "lab"}, capabilities=able, instance="1")
+        )
+        await make(asked, "ours", "running")
+        await make(asked, "off", "powered_off")
+        outcomes = (await asked("save", vms=found[1].replace("%H", platform.node())))["outcomes"]
+        assert outcomes.keys() == {"ours", "off"}
+        assert outcomes["ours"] == {"state": "saved"}

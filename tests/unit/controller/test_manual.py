@@ -1,4 +1,4 @@
-"""The manual of the controller has what the code has: operations, names, states, limits, tests."""
+"""The controller's manual agrees with the code: operations, names, states, limits, tests."""
 
 import ast
 import importlib
@@ -24,7 +24,7 @@ UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "s": 1,
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
-    """Cells of the first table beneath that heading, without its own heading."""
+    """Return the cells of the first table beneath that heading, without the table's header."""
     text = (DOCS / page).read_text()
     assert f"\n{heading}\n" in text, heading
     lines = text.split(f"\n{heading}\n", 1)[1].split("\n## ")[0].splitlines()
@@ -69,7 +69,7 @@ def test_each_operation_with_its_result() -> None:
 
 
 class Nobody:
-    """In place of a controller."""
+    """Stands for a controller."""
 
 
 def test_each_original_name() -> None:
@@ -77,8 +77,10 @@ def test_each_original_name() -> None:
     found = rows("controller-api.md", "### Original names")
     calls = [re.fullmatch(r"`([\w.]+)\((.*)\)`", call) for call, *_ in found]
     assert all(calls)
-    told = {one[1]: [word.strip() for word in one[2].split(",") if word] for one in calls if one}
-    assert told == {
+    reported = {
+        one[1]: [word.strip() for word in one[2].split(",") if word] for one in calls if one
+    }
+    assert reported == {
         name: [str(one.replace(annotation=one.empty)) for one in signature.parameters.values()]
         for name, signature in ((name, inspect.signature(one)) for name, one in methods.items())
     }
@@ -95,6 +97,7 @@ def test_each_state() -> None:
 
 def test_each_kind_of_event() -> None:
     kinds = {kind for kind, _ in controller_module._CHANGES.values()}
+    kinds |= {kind for kind, _ in controller_module._HOST_CHANGES.values()}
     for path in (ROOT / "src/boincvm/controller").rglob("*.py"):
         kinds |= set(re.findall(r"events\.add\(\s*\"(\w+)\"", path.read_text()))
     found = rows("controller-api.md", "### Kinds of events")
@@ -103,8 +106,10 @@ def test_each_kind_of_event() -> None:
 
 def test_each_status_of_an_error() -> None:
     found = rows("controller-api.md", "### Errors")
-    told = {name: int(status) for status, names in found for name in re.findall(r"`(\w+)`", names)}
-    assert told == {kind.__name__: status for kind, status in bodies._STATUS}
+    reported = {
+        name: int(status) for status, names in found for name in re.findall(r"`(\w+)`", names)
+    }
+    assert reported == {kind.__name__: status for kind, status in bodies._STATUS}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_the_threat_model_names_tests_and_code_that_exist() -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """Return the anchors that GitHub makes of headings."""
     titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -154,6 +159,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_each_message() -> None:
-    told = [(name, sender) for name, sender, _ in rows("controller.md", "### Messages")]
-    said = [(f"`{kind.NAME}`", "guest") for kind in get_args(FromGuest)]
-    assert told == said + [(f"`{kind.NAME}`", "controller") for kind in get_args(ToGuest)]
+    reported = [(name, sender) for name, sender, _ in rows("controller.md", "### Messages")]
+    sent = [(f"`{kind.NAME}`", "guest") for kind in get_args(FromGuest)]
+    assert reported == sent + [(f"`{kind.NAME}`", "controller") for kind in get_args(ToGuest)]

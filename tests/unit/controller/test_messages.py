@@ -1,4 +1,4 @@
-"""Messages on the bus: what is encoded is decoded, and what is none is refused."""
+"""Messages on the bus: encoded ones can be decoded, and invalid ones are refused."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -29,6 +29,7 @@ from boincvm.controller.protocol.guest import (
     StillAlive,
     Unsupported,
 )
+from boincvm.controller.protocol.host_machines import HostMachines
 from boincvm.controller.protocol.messages import (
     FromGuest,
     ToGuest,
@@ -115,6 +116,8 @@ FROM_GUESTS: list[FromGuest] = [
     CommandEnded("c", Result(None, 9, "", {}, 10, 20)),
     CommandEnded("c", Result.failed("no such program")),
     InputTaken("c", 3, 5, ends=True, again=True),
+    HostMachines("life", 7, "host", frozenset({"start", "remove"})),
+    HostMachines("life", 0, leaves=True),
 ]
 TO_GUESTS: list[ToGuest] = [
     HelloWanted(),

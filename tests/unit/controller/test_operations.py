@@ -1,4 +1,4 @@
-"""Each operation with arguments of every kind: JSON, or an error in words."""
+"""Each operation with arguments of every kind returns JSON or raises a proper error."""
 
 import asyncio
 import json
@@ -34,15 +34,15 @@ LIKELY: dict[Kind, list[object]] = {
 
 @pytest.fixture
 async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
-    """With a machine `a` that is off, and a guest `g` that never answers."""
+    """Return a controller with a machine `a` that is off, and a guest `g` that never answers."""
     async with run_controller(tmp_path / "c") as made:
         await call(made, "create", {"name": "a", "memory": "256M", "labels": {"site": "cern"}})
         made.hub.registry.hello(Guest("g", "g", capabilities=frozenset(("run",)), instance="1"))
         yield made
 
 
-async def told(controller: Controller, name: str, arguments: dict[str, object]) -> None:
-    """Anything but a BoincvmError is a fault of ours."""
+async def reported(controller: Controller, name: str, arguments: dict[str, object]) -> None:
+    """Return the error; anything but a BoincvmError is a bug."""
     try:
         result = await call(controller, name, arguments)
     except BoincvmError as error:
@@ -52,14 +52,14 @@ async def told(controller: Controller, name: str, arguments: dict[str, object]) 
 
 
 async def test_what_is_answered_is_in_the_store(controller: Controller, tmp_path: Path) -> None:
-    """A controller may be killed as soon as somebody has its answer."""
+    """A controller may be killed as soon as a client has its answer."""
     await call(controller, "exec", {"vms": "g", "argv": ["true"], "id": "kept"})
     with closing(sqlite3.connect(tmp_path / "c" / "store.sqlite")) as other:
         assert "kept" in str(other.execute("SELECT * FROM commands").fetchall())
 
 
 async def test_each_with_values_of_each_kind(controller: Controller) -> None:
-    """All of each parameter's values, with the first of the others'."""
+    """Try all values of each parameter with the first of the others'."""
     for operation in OPERATIONS.values():
         if operation.name in ("start", "reset"):
             continue  # which wait for a machine
@@ -68,8 +68,8 @@ async def test_each_with_values_of_each_kind(controller: Controller) -> None:
             usual["timeout"] = 0  # and not for 5 s each time
         for parameter in operation.parameters:
             for value in (None, *LIKELY[parameter.kind], *chain(*LIKELY.values())):
-                await told(controller, operation.name, {**usual, parameter.name: value})
-        await told(controller, operation.name, {"no": "such"})
+                await reported(controller, operation.name, {**usual, parameter.name: value})
+        await reported(controller, operation.name, {"no": "such"})
         if controller.machines.find("a") is None:
             await call(controller, "create", {"name": "a", "memory": "256M"})
 
@@ -78,7 +78,7 @@ async def test_each_with_values_of_each_kind(controller: Controller) -> None:
 @given(some.sampled_from(sorted(OPERATIONS)), some.data())
 def test_each_with_anything(name: str, data: some.DataObject) -> None:
     class Nothing:
-        """Every part of it is refused: what is wrong must be seen before."""
+        """An object that refuses every access: errors must be detected before."""
 
         def __getattr__(self, part: str) -> object:
             raise UsageError(f"{part} was used")
@@ -86,7 +86,7 @@ def test_each_with_anything(name: str, data: some.DataObject) -> None:
     known = [one.name for one in OPERATIONS[name].parameters]
     keys = some.sampled_from(known) if known else some.text()
     given_all = data.draw(some.dictionaries(keys, ANYTHING))
-    asyncio.run(told(Nothing(), name, given_all))  # type: ignore[arg-type]
+    asyncio.run(reported(Nothing(), name, given_all))  # type: ignore[arg-type]
 
 
 async def test_what_there_is_not(controller: Controller) -> None:
@@ -106,7 +106,7 @@ async def test_what_changes_nothing(controller: Controller) -> None:
     for operation in OPERATIONS.values():
         if not operation.changes:
             usual = {one.name: "a" for one in operation.parameters if one.is_required}
-            await told(controller, operation.name, usual)
+            await reported(controller, operation.name, usual)
     assert controller.events.last == number
     assert before == {path: path.read_bytes() for path in before}
 

@@ -1,4 +1,4 @@
-"""A log of output keeps the last of it, under its own offsets."""
+"""A log of output keeps the last part of it, with its offsets."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What everybody is told of machines and guests, and their load."""
+"""What clients are told about machines and guests, and their load."""
 
 import json
 from pathlib import Path
@@ -22,13 +22,14 @@ from support.controller.quiet_bus import QuietBus
 
 FIELDS = {
     *("id", "name", "host", "labels", "capabilities", "presence", "is_local", "state", "why"),
+    *("state_label", "autostart"),
     *("image", "memory", "cpus", "disk", "network", "display", "cpu", "memory_used", "progress"),
     *("started_at", "commands", "operations"),
 }
 
 
 class World:
-    """A hub whose time is ours, and machines whose shims we say that there are."""
+    """A hub with a simulated clock, and machines that are said to have shims."""
 
     def __init__(self, directory: Path) -> None:
         self.now = 1000.0
@@ -61,7 +62,7 @@ class World:
         )
 
     def keep(self, machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It has a shim that has just begun."""
+        """Simulate a shim that has just started."""
         monkeypatch.setattr(LocalMachine, "has_shim", property(lambda one: one is machine))
         machine.report = Report(VmState.STARTING)
 
@@ -93,12 +94,14 @@ def test_a_machine_that_is_off(world: World) -> None:
         "presence": "absent",
         "is_local": True,
         "state": "powered_off",
+        "state_label": "powered off",
         "why": "",
         "image": "base",
         "memory": 256 << 20,
         "cpus": 2,
         "network": False,
         "display": True,
+        "autostart": False,
     }
     # Only what a shim that runs says of it is believed.
     world.take_report("a", Report(VmState.RUNNING, cpu=1.0))
@@ -112,20 +115,35 @@ def test_a_guest_of_the_bus(world: World) -> None:
     assert (vm["name"], vm["host"], vm["labels"]) == ("name", "far", {"gpu": ""})
     assert (vm["capabilities"], vm["presence"]) == (["files", "run"], "present")
     assert (vm["is_local"], vm["state"], vm["image"]) == (False, "unknown", None)
+    assert vm["state_label"] == "present"
     assert vm["operations"] == []
     assert world.take_report("g", Report(VmState.RUNNING, "", 0.5, 77, 0.25, 1e9)) is None
     vm = world.overview.vm("g")
     assert (vm["state"], vm["cpu"], vm["memory_used"]) == ("running", 0.5, 77)
     assert (vm["progress"], vm["started_at"]) == (0.25, 1e9)
+    assert vm["operations"] == []  # it is a host, not a machine
     assert world.take_report("g", Report(VmState.PAUSED)) is VmState.RUNNING
+    world.hub.registry.hello(Guest("m", "m", "far", {}, frozenset(("lifecycle",))))
+    world.take_report("m", Report(VmState.RUNNING))
+    # What its own host's controller must do is not among them.
+    assert world.overview.vm("m")["operations"] == [
+        "pause",
+        "power_off",
+        "save",
+        "snapshot_take",
+        "stop",
+    ]
 
 
 def test_who_runs_and_says_nothing_is_stuck(world: World) -> None:
     world.hub.registry.hello(Guest("g", "g"))
     world.take_report("g", Report(VmState.RUNNING))
+    world.hub.registry.hello(Guest("h", "h"))  # a host, which reports no state
     world.passes(SILENT_AFTER)
     vm = world.overview.vm("g")
     assert (vm["presence"], vm["state"]) == ("silent", "stuck")
+    assert vm["state_label"] == "stuck, silent"
+    assert world.overview.vm("h")["state_label"] == "silent"
     world.hub.registry.still_alive("g")
     assert world.overview.vm("g")["state"] == "running"
     world.take_report("g", Report(VmState.PAUSED))
@@ -167,11 +185,11 @@ def test_all_are_told_once(world: World) -> None:
         world.make(name)
     for name in ("c", "a"):
         world.hub.registry.hello(Guest(name, name, labels={"site": "desy"}))
-    told = [vm["id"] for vm in world.overview.vms("all") if isinstance(vm, dict)]
-    assert told == ["a", "b", "c"]
+    reported = [vm["id"] for vm in world.overview.vms("all") if isinstance(vm, dict)]
+    assert reported == ["a", "b", "c"]
     # A machine of ours has the labels that it was made with.
-    told = [vm["id"] for vm in world.overview.vms("site=cern") if isinstance(vm, dict)]
-    assert told == ["a", "b"]
+    reported = [vm["id"] for vm in world.overview.vms("site=cern") if isinstance(vm, dict)]
+    assert reported == ["a", "b"]
     assert list(world.overview.vms("site=nowhere")) == []
     with pytest.raises(UsageError):
         list(world.overview.vms("*,"))

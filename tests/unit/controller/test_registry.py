@@ -1,4 +1,4 @@
-"""Who is there, who is silent, who has gone."""
+"""Which guests are present, silent, or gone."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from boincvm.errors import GuestProtocolError
 
 
 class World:
-    """A registry whose time is ours."""
+    """A registry with a simulated clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -78,7 +78,8 @@ def test_each_has_its_own_time() -> None:
 
 
 def test_a_clock_that_leaps_forward_drops_nobody_who_speaks_again() -> None:
-    """The host slept: everybody is dropped, and found again by its next words."""
+    """After the host was suspended, all guests are dropped, and found again by their next
+    messages."""
     world = World()
     world.registry.hello(Guest("1", "one"))
     world.passes(1e6)
@@ -125,7 +126,8 @@ def test_there_is_an_end_to_guests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ten_thousand_beats_cost_little() -> None:
-    """What a beat costs does not grow with the number of guests: else this takes minutes."""
+    """The cost of a heartbeat must not grow with the number of guests: otherwise this takes
+    minutes."""
     world = World()
     for number in range(10_000):
         world.registry.hello(Guest(str(number), ""))
@@ -144,11 +146,11 @@ async def test_it_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "SILENT_AFTER", 0.05)
     gone = asyncio.Event()
 
-    def tell(_: Guest, change: Change) -> None:
+    def report(_: Guest, change: Change) -> None:
         if change is Change.SILENT:
             gone.set()
 
-    known = Registry(tell)
+    known = Registry(report)
     known.hello(Guest("1", ""))
     known.watch()
     async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""What a guest tells of its state, which may be anything."""
+"""Reports of a guest's state, which may contain anything."""
 
 import json
 
@@ -72,7 +72,7 @@ def test_anything_is_a_report_or_refused(table: dict[str, object]) -> None:
     "state", ['"memory": ' + "9" * 400, '"started_at": 1e999', '"cpu": NaN', '"why": "\\ud800"']
 )
 async def test_no_guest_ends_the_controller_by_what_it_tells(state: str) -> None:
-    """What a receiver raises ends the bus, and the controller with it."""
+    """An exception in a receiver would end the bus, and the controller with it."""
     bus, reports = QuietBus(), list[Report]()
     hub = Hub(bus, on_report=lambda _, report: reports.append(report))
     await hub.open()
@@ -86,9 +86,9 @@ async def test_no_guest_ends_the_controller_by_what_it_tells(state: str) -> None
 
 
 async def test_only_guests_that_are_known_are_believed() -> None:
-    """However many ids somebody makes up, nothing is kept of them."""
-    bus, heard = QuietBus(), list[str]()
-    hub = Hub(bus, on_report=lambda guest, _: heard.append(guest))
+    """Nothing is stored for invented ids."""
+    bus, received = QuietBus(), list[str]()
+    hub = Hub(bus, on_report=lambda guest, _: received.append(guest))
     await hub.open()
     try:
         for number in range(100):
@@ -99,4 +99,4 @@ async def test_only_guests_that_are_known_are_believed() -> None:
         bus.deliver("1", b'STATE {"state": "running"}')
     finally:
         await hub.close()
-    assert heard == ["1"]
+    assert received == ["1"]

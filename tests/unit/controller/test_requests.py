@@ -1,4 +1,4 @@
-"""What a guest is asked it does once and answers, whatever gets lost on the way."""
+"""A guest handles each request once and answers it, whatever is lost in transit."""
 
 import asyncio
 from collections.abc import Mapping
@@ -26,14 +26,17 @@ from support.controller.lossy_asks import ask_net, run_loop
 
 
 class Verbs:
-    """`done`: the questions in the order in which they came. `go`: lets `wait` end."""
+    """Operations of a guest.
+
+    `done`: the requests in the order in which they arrived. `go`: lets `wait` end.
+    """
 
     def __init__(self) -> None:
         self.done: list[object] = []
         self.go = asyncio.Event()
-        self.table = {"say": self.say, "wait": self.wait, "fail": self.fail, "large": self.large}
+        self.table = {"say": self.send, "wait": self.wait, "fail": self.fail, "large": self.large}
 
-    async def say(self, arguments: Mapping[str, object], data: bytes) -> Reply:
+    async def send(self, arguments: Mapping[str, object], data: bytes) -> Reply:
         self.done.append(arguments.get("number"))
         return Reply({"said": arguments.get("number")}, data[::-1])
 
@@ -98,19 +101,25 @@ async def test_a_lost_word_does_not_cost_a_beat(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_what_takes_its_time_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "FIRST_WAIT", 0.05)
     monkeypatch.setattr(responder, "TAKEN_AFTER", 0.01)
-    verbs = Verbs()
-    async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
-        asked = tasks.create_task(net.requester.ask(net.guests["g1"], "wait"))
-        await net.until_sent("ASK_TAKEN", 1)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.15):
-                await net.until_sent("ASK", 2)
-        verbs.go.set()
-        await asked
-        assert net.sent == {"ASK": 1, "ASK_TAKEN": 1, "ANSWER": 1}
-        assert verbs.done == ["wait"]
+    for wait in (0.05, 0.2, 1.0, 4.0):  # on a busy host, the guest may take longer to say so
+        monkeypatch.setattr(requests, "FIRST_WAIT", wait)
+        verbs = Verbs()
+        async with ask_net(verbs.table) as net, asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(net.requester.ask(net.guests["g1"], "wait"))
+            await net.until_sent("ASK_TAKEN", 1)
+            await run_loop()  # it arrives
+            is_in_time = net.sent["ASK"] == 1
+            if is_in_time:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(3 * wait):
+                        await net.until_sent("ASK", 2)
+            verbs.go.set()
+            await asked
+        if is_in_time:
+            break
+    assert net.sent == {"ASK": 1, "ASK_TAKEN": 1, "ANSWER": 1}
+    assert verbs.done == ["wait"]
 
 
 async def test_too_late() -> None:
@@ -191,8 +200,8 @@ async def test_guests_that_leave_and_a_controller_that_ends() -> None:
         verbs["g2"].go.set()
         assert await asked[1] is None
         net.requester.close()
-        assert "the controller is ending" in str(await asked[2])
-        with pytest.raises(BoincvmError, match="the controller is ending"):
+        assert "the controller is shutting down" in str(await asked[2])
+        with pytest.raises(BoincvmError, match="the controller is shutting down"):
             await net.requester.ask(net.guests["g1"], "say")
         for one in verbs.values():
             one.go.set()
@@ -224,46 +233,46 @@ async def test_what_is_too_large_or_too_much() -> None:
         assert len(verbs.done) == MOST_OPEN
 
 
-def end(said: list[Envelope], tasks: asyncio.TaskGroup, verbs: Verbs) -> Responder:
-    return Responder("1", verbs.table, lambda body: said.append(unpack(body)), tasks)
+def end(replies: list[Envelope], tasks: asyncio.TaskGroup, verbs: Verbs) -> Responder:
+    return Responder("1", verbs.table, lambda body: replies.append(unpack(body)), tasks)
 
 
 def asked_word(ask_id: str, **table: object) -> Envelope:
-    told = {"ask-id": ask_id, "instance": "1", "verb": "say", "arguments": {}, **table}
-    return Envelope("ASK", told)
+    reported = {"ask-id": ask_id, "instance": "1", "verb": "say", "arguments": {}, **table}
+    return Envelope("ASK", reported)
 
 
 async def test_answers_are_forgotten_but_not_that_they_were_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(responder, "MOST_ANSWERS", 2)
-    verbs, said = Verbs(), list[Envelope]()
+    verbs, replies = Verbs(), list[Envelope]()
     async with asyncio.TaskGroup() as tasks:
-        made = end(said, tasks, verbs)
+        made = end(replies, tasks, verbs)
         for number in range(3):
             made.handle(to_guest(asked_word(f"a{number}")))
             await run_loop(3)
         made.handle(to_guest(asked_word("a0")))
-        assert "no longer kept" in str(said[-1].fields["error"])
-        made.handle(to_guest(asked_word("a3", heard=["a2", "a1", 7])))
+        assert "no longer kept" in str(replies[-1].fields["error"])
+        made.handle(to_guest(asked_word("a3", confirmed=["a2", "a1", 7])))
         await run_loop(3)
         made.handle(to_guest(asked_word("a2")))
-        assert "no longer kept" in str(said[-1].fields["error"])
+        assert "no longer kept" in str(replies[-1].fields["error"])
         assert len(verbs.done) == 4
 
 
 async def test_answers_are_kept_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responder, "MOST_ANSWER_BYTES", 1000)
-    verbs, said = Verbs(), list[Envelope]()
+    verbs, replies = Verbs(), list[Envelope]()
     async with asyncio.TaskGroup() as tasks:
-        made = end(said, tasks, verbs)
+        made = end(replies, tasks, verbs)
         for number in range(20):
             made.handle(to_guest(asked_word(f"a{number}")._replace(data=bytes(200))))
             await run_loop(3)
         made.handle(to_guest(asked_word("a19")))
-        assert "result" in said[-1].fields
+        assert "result" in replies[-1].fields
         made.handle(to_guest(asked_word("a0")))
-        assert "error" in said[-1].fields
+        assert "error" in replies[-1].fields
         assert len(verbs.done) == 20
 
 
@@ -272,8 +281,8 @@ async def test_answers_are_kept_by_their_bytes(monkeypatch: pytest.MonkeyPatch) 
     [
         Envelope("ASK", {}),
         asked_word("a", arguments=[]),
-        asked_word("a", heard="b"),
-        asked_word("a", heard=["b"] * 65),
+        asked_word("a", confirmed="b"),
+        asked_word("a", confirmed=["b"] * 65),
         asked_word("a" * 65),
         asked_word("a", verb=""),
         asked_word("a", verb="v" * 65),
@@ -330,13 +339,13 @@ def test_errors_of_guests_are_not_trusted(code: object, expected: ExitCode) -> N
 
 
 async def test_beats_say_what_still_runs() -> None:
-    verbs, said = Verbs(), list[Envelope]()
+    verbs, replies = Verbs(), list[Envelope]()
     async with asyncio.TaskGroup() as tasks:
-        made = end(said, tasks, verbs)
+        made = end(replies, tasks, verbs)
         made.handle(to_guest(asked_word("a", verb="wait")))
         await run_loop(3)
         made.beat()
         made.handle(to_guest(asked_word("a", verb="wait")))
-        assert [word.name for word in said] == ["ASK_TAKEN", "ASK_TAKEN"]
+        assert [word.name for word in replies] == ["ASK_TAKEN", "ASK_TAKEN"]
         verbs.go.set()
-    assert [word.name for word in said][2:] == ["ANSWER"]
+    assert [word.name for word in replies][2:] == ["ANSWER"]

@@ -28,16 +28,16 @@ def command(command_id: str) -> Command:
     return made
 
 
-def say(kept: RetainedCommands, told: Command, count: int, stream: str = "stdout") -> None:
-    log = told.answers["g"].outputs[stream]
-    kept.take_output(told.answers["g"], stream, log.end, b"x" * count)
+def send(stored: RetainedCommands, reported: Command, count: int, stream: str = "stdout") -> None:
+    log = reported.answers["g"].outputs[stream]
+    stored.take_output(reported.answers["g"], stream, log.end, b"x" * count)
 
 
-def sizes(told: Command) -> list[int]:
-    return [log.size for log in told.answers["g"].outputs.values()]
+def sizes(reported: Command) -> list[int]:
+    return [log.size for log in reported.answers["g"].outputs.values()]
 
 
-class Told(NoJournal):
+class Recorder(NoJournal):
     def __init__(self) -> None:
         self.lost: list[str] = []
 
@@ -46,54 +46,54 @@ class Told(NoJournal):
 
 
 async def test_output_of_those_that_ended_first_goes_first() -> None:
-    journal = Told()
-    kept = RetainedCommands(journal)
+    journal = Recorder()
+    stored = RetainedCommands(journal)
     a, b, runs = command("a"), command("b"), command("runs")
     for one in (runs, a, b):
-        kept.add(one)
-        say(kept, one, 200)
-        say(kept, one, 100, "stderr")
-    kept.end(b)
-    kept.end(a)
-    say(kept, runs, 100)
+        stored.add(one)
+        send(stored, one, 200)
+        send(stored, one, 100, "stderr")
+    stored.end(b)
+    stored.end(a)
+    send(stored, runs, 100)
     assert journal.lost == []
-    say(kept, runs, 1)
+    send(stored, runs, 1)
     assert journal.lost == ["b"]
     assert (sizes(a), sizes(b), sizes(runs)) == ([200, 100], [0, 0], [301, 100])
     # Where it was is known still.
     assert b.answers["g"].outputs["stdout"].read(0, 10) == (200, b"")
-    say(kept, runs, 299)
+    send(stored, runs, 299)
     assert journal.lost == ["b"]
-    assert kept.all() == [runs, a, b]
+    assert stored.all() == [runs, a, b]
 
 
 async def test_those_that_run_lose_their_older_half() -> None:
-    journal = Told()
-    kept = RetainedCommands(journal)
+    journal = Recorder()
+    stored = RetainedCommands(journal)
     ended, one, two = command("ended"), command("one"), command("two")
-    for told in (ended, one, two):
-        kept.add(told)
-    say(kept, ended, 10)
-    kept.end(ended)
-    say(kept, one, 900)
-    say(kept, two, 101)
+    for reported in (ended, one, two):
+        stored.add(reported)
+    send(stored, ended, 10)
+    stored.end(ended)
+    send(stored, one, 900)
+    send(stored, two, 101)
     assert journal.lost == ["ended"]
     assert (sizes(one), sizes(two)) == ([450, 0], [50, 0])
     assert one.answers["g"].outputs["stdout"].first == 450
-    say(kept, two, MOST * 3)
+    send(stored, two, MOST * 3)
     assert (sizes(one), sizes(two)) == ([112, 0], [762, 0])
 
 
 async def test_a_command_of_a_former_life_counts() -> None:
-    kept = RetainedCommands(Told())
+    stored = RetainedCommands(Recorder())
     former = command("former")
     former.answers["g"].outputs["stdout"].append(b"x" * 700)
     former.answers["g"].state = State.ENDED
     former.finished_at = 0.0
-    kept.add(former)
+    stored.add(former)
     now = command("now")
-    kept.add(now)
-    say(kept, now, 301)
+    stored.add(now)
+    send(stored, now, 301)
     assert (sizes(former), sizes(now)) == ([0, 0], [301, 0])
 
 
@@ -110,30 +110,30 @@ async def test_a_command_of_a_former_life_counts() -> None:
 )
 async def test_what_is_counted_is_what_there_is(steps: list[tuple[str, int, int]]) -> None:
     now = 0.0
-    kept = RetainedCommands(Told(), lambda: now)
+    stored = RetainedCommands(Recorder(), lambda: now)
     for number, (step, which, count) in enumerate(steps):
-        known = kept.all()
-        told = known[which % len(known)] if known else None
-        if step == "add" or told is None:
-            kept.add(command(f"c{number}"))
-        elif step == "end" and not told.is_finished:
-            kept.end(told)
+        known = stored.all()
+        reported = known[which % len(known)] if known else None
+        if step == "add" or reported is None:
+            stored.add(command(f"c{number}"))
+        elif step == "end" and not reported.is_finished:
+            stored.end(reported)
         elif step == "wait":
             now += count * 300.0
         elif step in ("say", "skip"):
-            begin = told.answers["g"].outputs["stdout"].end + (count if step == "skip" else 0)
-            kept.take_output(told.answers["g"], "stdout", begin, b"x" * count)
-        present = sum(sum(sizes(one)) for one in kept.all())
-        assert kept._size == present
+            begin = reported.answers["g"].outputs["stdout"].end + (count if step == "skip" else 0)
+            stored.take_output(reported.answers["g"], "stdout", begin, b"x" * count)
+        present = sum(sum(sizes(one)) for one in stored.all())
+        assert stored._size == present
         assert present <= MOST
 
 
 async def test_it_is_gone_from_the_disk_too(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "store")) as store:
-        told = command("a")
-        store.submitted(told)
-        told.answers["g"].outputs["stdout"].append(b"abc")
-        store.has_output(told, told.answers["g"], "stdout", 0)
+        reported = command("a")
+        store.submitted(reported)
+        reported.answers["g"].outputs["stdout"].append(b"abc")
+        store.has_output(reported, reported.answers["g"], "stdout", 0)
         store.output_forgotten("a")
         (found,) = store.commands()
         assert found.answers["g"].outputs["stdout"].end == 0

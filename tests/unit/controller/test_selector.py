@@ -1,4 +1,4 @@
-"""Selectors: whom they mean, and what is none."""
+"""Selectors: what they match, and what is invalid."""
 
 from collections.abc import Mapping
 

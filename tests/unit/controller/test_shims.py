@@ -1,4 +1,4 @@
-"""A controller and the shims of its machines: one dies at once, is found again, or is not."""
+"""A controller and the shims of its machines: one dies at once, one is found again, one is not."""
 
 import asyncio
 import errno
@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.controller import controller
 from boincvm.controller.machines import local_machine
 from boincvm.controller.machines.local_machine import LocalMachine
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.vm_state import VmState
-from boincvm.shim.machine_directory import MachineDirectory
+from boincvm.errors import GuestDiedError
+from boincvm.shim.machine_directory import MachineDirectory, Status
 from support.controller.controlled import Controlled, controlled
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 
@@ -22,6 +25,10 @@ with_shims = pytest.mark.usefixtures("fake_machines")
 
 def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def unexpected(directory: MachineDirectory, status: Status) -> None:
+    raise AssertionError(f"{status} is written in {directory.directory}")
 
 
 async def running(asked: Controlled, name: str = "a") -> LocalMachine:
@@ -52,6 +59,18 @@ async def test_a_shim_that_dies_at_once(
 
 
 @with_shims
+async def test_only_the_shim_writes_the_state_while_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller's copy would be older: without the disk's layers, if it came late."""
+    async with controlled(tmp_path) as asked:
+        await asked("create", name="a", memory="256M")
+        with monkeypatch.context() as patched:
+            patched.setattr(MachineDirectory, "write_status", unexpected)
+            assert await asked.outcome("start", "a") == {"state": "running"}
+
+
+@with_shims
 async def test_another_controller_finds_the_shim(tmp_path: Path) -> None:
     async with controlled(tmp_path, ends_all=False) as asked:
         await running(asked)
@@ -65,7 +84,8 @@ async def test_another_controller_finds_the_shim(tmp_path: Path) -> None:
 @with_shims
 @pytest.mark.parametrize("pid", [0, 1, (1 << 22) - 1, None], ids=["none", "other", "gone", "ours"])
 async def test_a_shim_that_had_not_said_who_it_is(pid: int | None, tmp_path: Path) -> None:
-    """A controller was killed when it had just begun one; or the number is another's now."""
+    """The controller was killed just after starting it; or the process id now belongs to another
+    process."""
     async with controlled(tmp_path, ends_all=False) as asked:
         machine = await running(asked)
         status = machine.directory.status()
@@ -106,8 +126,8 @@ async def test_one_that_was_killed_while_nobody_looked(tmp_path: Path) -> None:
     os.kill(shim, signal.SIGKILL)
     await asyncio.to_thread(os.waitpid, shim, 0)
     async with controlled(tmp_path) as asked:
-        told = await asked.vm("a")
-        assert (told["state"], told["why"]) == (
+        reported = await asked.vm("a")
+        assert (reported["state"], reported["why"]) == (
             "aborted",
             "its shim was killed, and the machine with it",
         )
@@ -171,3 +191,41 @@ async def test_commands_that_are_damaged_are_told(content: str, tmp_path: Path) 
         assert (await asked.vm("a"))["state"] == "aborted"
         assert await asked.outcome("discard", "a") == {"state": "powered_off"}
         await running(asked)
+
+
+@with_shims
+async def test_the_last_message_of_a_shim_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits until it would be called silent, half a minute later."""
+    monkeypatch.setattr(controller, "_BYE_LIMIT", 0.2)
+    async with controlled(tmp_path) as asked:
+        await asked("create", name="a", memory="256M", labels={"fake": "says-no-bye"})
+        await running(asked)
+        assert await asked.outcome("power_off", "a") == {"state": "powered_off"}
+        async with asyncio.timeout(15):
+            await asked.until_event("guest_left", "it has left")
+
+
+@with_shims
+async def test_requests_go_on_while_the_shim_ends(tmp_path: Path) -> None:
+    """A request that arrives in the last moment neither breaks its bus nor waits for long."""
+    async with controlled(tmp_path) as asked:
+        for _ in range(5):
+            await running(asked)
+            guest = await asked.controller.hub.registry.wait_for("a")
+            async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+                for _ in range(16):
+                    group.create_task(ask_until_it_has_gone(asked, guest))
+                await asked.outcome("power_off", "a")
+        log = asked.directory("a").log.read_text()
+    assert "Warning" not in log
+    assert "Traceback" not in log
+
+
+async def ask_until_it_has_gone(asked: Controlled, guest: Guest) -> None:
+    while True:
+        try:
+            await asked.controller.hub.requester.ask(guest, "file-drop", {"transfer": "none"})
+        except GuestDiedError:
+            return

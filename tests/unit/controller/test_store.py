@@ -1,4 +1,4 @@
-"""What the controller knows, on disk."""
+"""What the controller stores on disk."""
 
 import asyncio
 import logging
@@ -32,21 +32,21 @@ def command() -> Command:
 
 
 async def test_commands_with_their_output_come_back(tmp_path: Path) -> None:
-    told = command()
-    answer = told.answers["g"]
+    reported = command()
+    answer = reported.answers["g"]
     async with store(tmp_path) as first:
-        first.submitted(told)
+        first.submitted(reported)
         for data in (b"one\n", b"\xfftwo"):
             begin = answer.outputs["stdout"].end
             answer.outputs["stdout"].append(data)
-            first.has_output(told, answer, "stdout", begin)
+            first.has_output(reported, answer, "stdout", begin)
         answer.state, answer.result = State.ENDED, Result(3, None, "", {"user_time": 0.5}, 8, 0)
-        first.answered(told, answer)
-        first.finished(told)
+        first.answered(reported, answer)
+        first.finished(reported)
     async with store(tmp_path) as second:
         (found,) = second.commands()
         back = found.answers["g"]
-        assert (found.id, found.request, found.is_finished) == ("mine", told.request, True)
+        assert (found.id, found.request, found.is_finished) == ("mine", reported.request, True)
         assert (back.state, back.result, back.instance) == (State.ENDED, answer.result, "life")
         assert back.outputs["stdout"].read(0, 100) == (0, b"one\n\xfftwo")
         second.forgotten("mine")
@@ -54,14 +54,14 @@ async def test_commands_with_their_output_come_back(tmp_path: Path) -> None:
 
 
 async def test_of_long_output_the_end_comes_back(tmp_path: Path) -> None:
-    told = command()
-    log = told.answers["g"].outputs["stdout"]
+    reported = command()
+    log = reported.answers["g"].outputs["stdout"]
     async with store(tmp_path) as first:
-        first.submitted(told)
+        first.submitted(reported)
         for number in range(40):
             begin = log.end
             log.append(bytes([number]) * (1 << 16))
-            first.has_output(told, told.answers["g"], "stdout", begin)
+            first.has_output(reported, reported.answers["g"], "stdout", begin)
     async with store(tmp_path) as second:
         back = second.commands()[0].answers["g"].outputs["stdout"]
         assert (back.first, back.end) == (log.first, log.end)
@@ -94,14 +94,14 @@ async def test_a_full_disk_stops_nobody_and_is_told_once(
         (pages,) = made._base.execute("PRAGMA page_count").fetchone()
         made._base.execute(f"PRAGMA max_page_count={pages + 5}")
         await happen(range(1, 50))
-        kept = len(made.events())
-        assert 0 < kept < 10
+        stored = len(made.events())
+        assert 0 < stored < 10
         assert [record.message.split(" for now")[0] for record in caplog.records] == [
             "events cannot be kept on disk"
         ]
         made._base.execute("PRAGMA max_page_count=100000")
         await happen(range(50, 52))
-        assert len(made.events()) == kept + 2
+        assert len(made.events()) == stored + 2
         assert "again" in caplog.records[-1].message
 
 

@@ -1,4 +1,4 @@
-"""The store when something goes wrong: it is killed, damaged, of a newer boincvm; and very much."""
+"""Faults of the store: kills, damage, a newer schema, large amounts."""
 
 import asyncio
 import os
@@ -66,7 +66,7 @@ def command(name: str) -> Command:
 
 
 def damage(path: Path) -> Iterator[bytes]:
-    """The file's content, damaged in one way after the other."""
+    """Yield the file's content, damaged in one way after the other."""
     whole = path.read_bytes()
     page = 4096
     for number in range(1, len(whole) // page):
@@ -77,7 +77,7 @@ def damage(path: Path) -> Iterator[bytes]:
 
 
 def test_one_that_is_killed_loses_nothing_that_was_told(path: Path) -> None:
-    told = 0
+    reported = 0
     for _ in range(3):
         path.unlink(missing_ok=True)
         writer = subprocess.Popen(
@@ -86,13 +86,13 @@ def test_one_that_is_killed_loses_nothing_that_was_told(path: Path) -> None:
         try:
             assert writer.stdout is not None
             for _ in range(random.randint(20, 60)):
-                told = int(writer.stdout.readline())
+                reported = int(writer.stdout.readline())
         finally:
             writer.send_signal(signal.SIGKILL)
             writer.communicate(timeout=LIMIT)
         with closing(Store(path)) as store:
             events, commands = store.events(), store.commands()
-            assert len(events) >= told
+            assert len(events) >= reported
             # What was told in one turn is there as a whole.
             assert len(commands) == len(events)
             for one in commands:
@@ -146,13 +146,13 @@ async def test_a_damaged_one_is_refused_in_words(path: Path, tmp_path: Path) -> 
     ],
 )
 async def test_rows_that_make_no_sense_are_refused_in_words(statement: str, path: Path) -> None:
-    told = command("mine")
+    reported = command("mine")
     with closing(Store(path)) as store:
         store.add_event(Event(1, 0.0, "kind", "g", "text"))
         store.add_guest(Guest("g", "n"))
-        store.submitted(told)
-        told.answers["g"].outputs["stdout"].append(b"x")
-        store.has_output(told, told.answers["g"], "stdout", 0)
+        store.submitted(reported)
+        reported.answers["g"].outputs["stdout"].append(b"x")
+        store.has_output(reported, reported.answers["g"], "stdout", 0)
     with closing(sqlite3.connect(path)) as base:
         try:
             base.execute(statement)
@@ -233,11 +233,11 @@ async def test_of_very_many_events_the_last_are_kept(path: Path) -> None:
 async def test_what_is_forgotten_leaves_nothing(path: Path) -> None:
     with closing(Store(path)) as store:
         for number in range(300):
-            told = command(f"c{number}")
-            store.submitted(told)
-            told.answers["g"].outputs["stderr"].append(b"x" * 1000)
-            store.has_output(told, told.answers["g"], "stderr", 0)
-            store.answered(told, told.answers["g"])
+            reported = command(f"c{number}")
+            store.submitted(reported)
+            reported.answers["g"].outputs["stderr"].append(b"x" * 1000)
+            store.has_output(reported, reported.answers["g"], "stderr", 0)
+            store.answered(reported, reported.answers["g"])
         for number in range(300):
             store.forgotten(f"c{number}")
         store.forgotten("never known")
@@ -255,18 +255,18 @@ async def test_what_is_forgotten_leaves_nothing(path: Path) -> None:
 )
 def test_output_comes_back_however_it_came(steps: list[tuple[str, int]]) -> None:
     async def check() -> None:
-        store, told = Store(Path(":memory:")), command("mine")
-        log = told.answers["g"].outputs["stdout"]
+        store, reported = Store(Path(":memory:")), command("mine")
+        log = reported.answers["g"].outputs["stdout"]
         last = log.read(0, OUTPUT_CAPACITY)  # what there was when something came
         with closing(store):
-            store.submitted(told)
+            store.submitted(reported)
             for how, count in steps:
                 if how == "skip":
                     log.skip(log.end + count)
                 before = log.end
                 log.append(random.randbytes(count))
                 if count:
-                    store.has_output(told, told.answers["g"], "stdout", before)
+                    store.has_output(reported, reported.answers["g"], "stdout", before)
                     last = log.read(0, OUTPUT_CAPACITY)
             (found,) = store.commands()
             assert found.answers["g"].outputs["stdout"].read(0, OUTPUT_CAPACITY) == last

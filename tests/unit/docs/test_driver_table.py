@@ -1,4 +1,4 @@
-"""The table of drivers and what they can do is in docs/drivers.md as the drivers say it.
+"""Check that the table of drivers in docs/drivers.md agrees with the drivers' declarations.
 
 `python tests/unit/docs/test_driver_table.py` writes it anew.
 """
@@ -14,7 +14,10 @@ COLUMNS = {
     Ability.CHECKPOINT: "checkpoints",
     Ability.GOLDEN: "golden snapshots",
     Ability.NETWORK: "network",
+    Ability.PORT_FORWARDING: "port forwarding",
     Ability.DISPLAY: "screen",
+    Ability.SCREENSHOT: "screenshots",
+    Ability.REMOTE_DESKTOP: "remote desktop",
     Ability.BALLOON: "gives memory back",
     Ability.TRANSFER_DISK: "transfer disk",
     Ability.FIRMWARE: "boots any disk",

@@ -1,10 +1,11 @@
-"""Jobs run on the fake driver: the whole wrapper, no virtual machine."""
+"""Jobs on the fake driver: the whole wrapper without a virtual machine."""
 
 import asyncio
 import signal
 import stat
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import pytest
 
@@ -19,8 +20,13 @@ from boincvm.errors import (
     ProgramStartError,
 )
 from boincvm.hypervisor.channel import SocketChannel
-from boincvm.hypervisor.contract import EndCause, MachineSpec, MachineState
-from boincvm.hypervisor.fake.driver import FakeDriver
+from boincvm.hypervisor.contract import (
+    EndCause,
+    MachineSpec,
+    MachineState,
+    RemoteDesktopAccess,
+)
+from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
 from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest
 from boincvm.job.model import InputFile, Job, Limits, MachineTask, OutputFile
 from boincvm.machine.managed import ManagedMachine
@@ -32,7 +38,7 @@ from boincvm.runner.streams import RunStreams
 
 
 async def upper(guest: FakeGuest, call: FakeCall) -> int:
-    """Writes its standard input in capitals, and a file."""
+    """Write standard input in upper case, and a file."""
     await call.stdin_ended.wait()
     call.write("stdout", bytes(call.stdin).upper())
     guest.files[b"result"] = FakeFile("file", 0o640, b"done\n")
@@ -108,7 +114,7 @@ async def test_a_job_goes_in_runs_and_comes_out(tmp_path: Path) -> None:
 
 
 async def test_a_task_has_files_of_its_own(tmp_path: Path) -> None:
-    """They go in before it and come out after it, also where it fails."""
+    """They are copied in before it and out after it, even if it fails."""
     (tmp_path / "own").write_bytes(b"of the task")
     seen: list[bytes] = []
 
@@ -143,8 +149,8 @@ async def test_no_such_program(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("heeds", [True, False])
 async def test_the_time_limit_ends_the_program(tmp_path: Path, heeds: bool) -> None:
-    """It is asked first, and killed where it does not heed that. What it has written until then
-    comes back, and what it has said; an output that is missing is named."""
+    """It is asked first, and killed if it does not end. Its output up to then, and its messages,
+    are kept; a missing output is named."""
 
     async def writes_and_waits(guest: FakeGuest, call: FakeCall) -> int:
         guest.files[b"result"] = FakeFile("file", 0o644, b"half\n")
@@ -166,6 +172,23 @@ async def test_the_time_limit_ends_the_program(tmp_path: Path, heeds: bool) -> N
     assert [end.signal for end in job_run.outcome.ends] == [15 if heeds else 9]
 
 
+class Desktop(NamedTuple):
+    access: RemoteDesktopAccess | None
+
+
+async def test_a_remote_desktop_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    access = RemoteDesktopAccess("RDP", "127.0.0.1", 33890, "boincvm", "secret")
+    monkeypatch.setattr(FakeMachine, "remote_desktop", Desktop(access))
+    await run(FakeDriver(PROGRAMS), job(tmp_path, "fail"))
+    line = "boincvm: remote desktop: RDP at 127.0.0.1:33890, user boincvm, password secret\n"
+    assert line in capfd.readouterr().err
+    monkeypatch.setattr(FakeMachine, "remote_desktop", None)
+    await run(FakeDriver(PROGRAMS), job(tmp_path, "fail"))
+    assert "remote desktop" not in capfd.readouterr().err
+
+
 async def test_a_killed_program_that_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +204,7 @@ async def test_a_killed_program_that_does_not_end(
 
 
 async def test_outputs_that_are_missing(tmp_path: Path) -> None:
-    """What is there comes back all the same, and each that is not is named."""
+    """Existing outputs are copied back all the same, and each missing one is named."""
     wanted = outputs("nowhere", "result", "neither")
     with pytest.raises(OutputFileError, match=r"output nowhere: .*; output neither: "):
         await run(FakeDriver(PROGRAMS), job(tmp_path, "upper", outputs=wanted))

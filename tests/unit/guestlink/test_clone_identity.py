@@ -1,4 +1,4 @@
-"""What a copy of a golden snapshot has for itself alone."""
+"""What a copy of a golden snapshot has that other copies do not."""
 
 import struct
 
@@ -58,7 +58,7 @@ def test_every_bit_of_the_entropy_differs_now_and_then() -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes]]:
-    """What the guest would ask its kernel for."""
+    """Record what the guest would ask its kernel for."""
     calls: list[tuple[int, bytes]] = []
 
     def record(descriptor: int, request: int, argument: bytes = b"") -> None:

@@ -1,4 +1,4 @@
-"""The fake guest speaks, reports, falls quiet and goes on as a real one does."""
+"""The fake guest sends messages, reports, becomes quiet and resumes like a real one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LIMIT = 10.0
 
 
 async def speak(_: FakeGuest, call: FakeCall) -> int:
-    """Reports all that there is, at a signal and when its standard input has ended."""
+    """Report everything, at a signal and when standard input has ended."""
     await call.signals.get()
     for number in (1, 2):
         call.write("stdout", b"%d" % number)
@@ -28,7 +28,7 @@ async def speak(_: FakeGuest, call: FakeCall) -> int:
 
 async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
     seen: list[object] = []
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     def take_messages(messages: Sequence[StatusMessage], _: int) -> None:
         seen.extend(messages)
@@ -38,7 +38,7 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
 
     def hear_change(*change: object) -> None:
         seen.append(change)
-        heard.set()
+        received.set()
 
     def hear_output(*output: object) -> None:
         seen.append(output)
@@ -59,7 +59,7 @@ async def test_a_saved_fake_machine_goes_on(tmp_path: Path) -> None:
     program.watch("fraction", hear_change)
     program.signal(10)
     async with asyncio.timeout(LIMIT):
-        await heard.wait()
+        await received.wait()
         await link.quiesce(LIMIT)
         program.end_input()  # the guest hears of it when it goes on
         states = link.state(), program.state()

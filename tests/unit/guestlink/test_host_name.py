@@ -1,4 +1,4 @@
-"""Names that machines have for themselves."""
+"""Host names of machines."""
 
 import re
 

@@ -1,16 +1,14 @@
-"""A link that falls quiet and goes on, with guests that do it wrong and states that are damaged."""
+"""A link that becomes quiet and resumes, with misbehaving guests and damaged states."""
 
 import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from boincvm.bus.stomp import Frame, Parser, encode
+from boincvm.bus.stomp import Parser
 from boincvm.errors import (
     GuestDiedError,
     GuestHungError,
@@ -24,50 +22,10 @@ from boincvm.guestlink.get import get_tree
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import WINDOW, GuestProgram
 from boincvm.hypervisor.channel import SocketChannel
+from support.scripted_guest import ScriptedGuest, linked
 
 LIMIT = 10.0
 pytestmark = pytest.mark.timeout(60)
-
-
-class Guest:
-    """The far end: a test says its words, and reads the host's."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel = channel
-        self._parser = Parser()
-        self._frames: list[Frame] = []
-
-    async def send(self, word: str, call: int = 0, body: bytes = b"", **headers: str) -> None:
-        head = {"destination": "/host", "word": word, "call": str(call), **headers}
-        await asyncio.get_running_loop().sock_sendall(self.channel, encode("SEND", head, body))
-
-    async def receive(self, word: str) -> Frame:
-        """The host's next word, which must be `word`."""
-        async with asyncio.timeout(LIMIT):
-            while not self._frames:
-                data = await asyncio.get_running_loop().sock_recv(self.channel, 1 << 16)
-                self._frames += self._parser.feed(data)
-        frame = self._frames.pop(0)
-        assert frame.headers["word"] == word
-        return frame
-
-
-@asynccontextmanager
-async def linked(
-    state: dict[str, object] | None = None, *, attach_is_sent: bool = False
-) -> AsyncIterator[tuple[Guest, GuestLink]]:
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with far:
-        link = await GuestLink.open(
-            SocketChannel(near), attach_to=state, attach_is_sent=attach_is_sent
-        )
-        try:
-            yield Guest(far), link
-        finally:
-            link.close()
-            await asyncio.sleep(0)  # the transport closes in the loop's next round
 
 
 def start(link: GuestLink, rooms: list[int] | None = None) -> GuestProgram:
@@ -86,10 +44,10 @@ def attached(link: GuestLink, state: dict[str, object]) -> GuestProgram:
     return GuestProgram.attached(link, state, output=lambda *_: None, on_status=lambda *_: None)
 
 
-async def quiet(guest: Guest, link: GuestLink) -> None:
+async def quiet(guest: ScriptedGuest, link: GuestLink) -> None:
     quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
     await guest.receive("quiesce")
-    await guest.send("quiet")
+    await guest.send_message("quiesced")
     await quiescing
 
 
@@ -99,9 +57,9 @@ async def test_what_is_on_its_way_is_counted_right_in_the_next_process() -> None
         await guest.receive("run")
         program.feed(b"0123456789")
         await guest.receive("stdin")
-        await guest.send("stdout", 1, bytes(300_000))
-        await guest.send("taken", 1, bytes="4")
-        await guest.send("voice", 1, b"fraction-done 0.5\nfraction-")
+        await guest.send_message("stdout", 1, bytes(300_000))
+        await guest.send_message("taken", 1, bytes="4")
+        await guest.send_message("status-channel", 1, b"fraction-done 0.5\nfraction-")
         await quiet(guest, link)
         # From here on the guest hears nothing of what is said.
         program.feed(b"held")
@@ -117,16 +75,33 @@ async def test_what_is_on_its_way_is_counted_right_in_the_next_process() -> None
         assert (await guest.receive("credit")).headers["bytes"] == "300027"
         assert (await guest.receive("stdin")).body == b"held"
         assert "ends" in (await guest.receive("stdin")).headers
-        await guest.send("attached", calls="1")
+        await guest.send_message("attached", calls="1")
         await attaching
         again = start(link)
         assert (await guest.receive("run")).headers["call"] == "2"
         assert again is not None
 
 
+async def test_a_program_that_begins_while_the_guest_is_quiet_is_not_in_what_is_saved() -> None:
+    async with linked() as (guest, link):
+        before = start(link)
+        await guest.receive("run")
+        assert not before.is_held_back
+        await quiet(guest, link)
+        program = start(link)
+        assert not before.is_held_back
+        assert program.is_held_back
+        attaching = asyncio.ensure_future(link.attach(LIMIT))
+        await guest.receive("attach")
+        assert (await guest.receive("run")).headers["call"] == "2"
+        await guest.send_message("attached", calls="1")
+        await attaching
+        assert not program.is_held_back
+
+
 async def test_a_program_that_the_guest_has_no_more() -> None:
     async with linked() as (guest, link):
-        kept, lost = start(link), start(link)
+        stored, lost = start(link), start(link)
         for _ in range(2):
             await guest.receive("run")
         await quiet(guest, link)
@@ -134,13 +109,13 @@ async def test_a_program_that_the_guest_has_no_more() -> None:
         attaching = asyncio.ensure_future(link.attach(LIMIT))
         for word in ("attach", "run"):
             await guest.receive(word)
-        await guest.send("attached", calls="1")
+        await guest.send_message("attached", calls="1")
         await attaching
         with pytest.raises(GuestDiedError, match="lost track of prog: No such process"):
             await lost.wait()
         end = {"user-us": "0", "system-us": "0", "max-rss-kib": "0", "oom-kills": "0"}
-        for program, call in ((kept, 1), (late, 3)):
-            await guest.send("exit", call, code="7", **end, **{"disk-free": "0"})
+        for program, call in ((stored, 1), (late, 3)):
+            await guest.send_message("exit", call, code="7", **end, **{"disk-free": "0"})
             assert (await program.wait()).code == 7
 
 
@@ -158,15 +133,15 @@ async def test_garbage_instead_of_attached(word: str, headers: dict[str, str]) -
     async with linked({"next_call": 2}) as (guest, link):
         attaching = asyncio.ensure_future(link.attach(LIMIT))
         await guest.receive("attach")
-        await guest.send(word, **headers)
+        await guest.send_message(word, **headers)
         with pytest.raises(GuestProtocolError):
             await attaching
 
 
-@pytest.mark.parametrize("word", ["stdout", "quiet", "attached"])
+@pytest.mark.parametrize("word", ["stdout", "quiesced", "attached"])
 async def test_a_guest_that_speaks_while_it_is_quiet(word: str) -> None:
     async with linked({"next_call": 2}) as (guest, link):
-        await guest.send(word, calls="")
+        await guest.send_message(word, calls="")
         async with asyncio.timeout(LIMIT):
             error = await link.failure
         assert isinstance(error, GuestProtocolError)
@@ -179,9 +154,9 @@ async def test_a_guest_that_does_not_become_quiet_may_go_on() -> None:
         with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.05 s"):
             await link.quiesce(0.05)
         attaching = asyncio.ensure_future(link.attach(LIMIT))
-        await guest.send("stdout", 1, b"x")
-        await guest.send("quiet")
-        await guest.send("attached", calls="1")
+        await guest.send_message("stdout", 1, b"x")
+        await guest.send_message("quiesced")
+        await guest.send_message("attached", calls="1")
         await attaching
         assert not link.failure.done()
         assert program.state()["unanswered"] == WINDOW - 1
@@ -204,11 +179,11 @@ async def test_a_transfer_is_waited_for(tmp_path: Path) -> None:
         )
         await guest.receive("get")
         quiescing = asyncio.ensure_future(link.quiesce(LIMIT))
-        await guest.send("failed", 1, reason="2")
+        await guest.send_message("failed", 1, reason="2")
         with pytest.raises(OutputFileError):
             await getting
         await guest.receive("quiesce")  # nothing but the transfer's end lets it be said
-        await guest.send("quiet")
+        await guest.send_message("quiesced")
         await quiescing
 
 
@@ -262,9 +237,9 @@ async def test_a_damaged_state_of_a_program(change: dict[str, object]) -> None:
     "state", [{}, {"next_call": 0}, {"next_call": "2"}, {"next_call": 1 << 63}]
 )
 async def test_a_damaged_state_of_a_link(state: dict[str, object]) -> None:
-    near, far = socket.socketpair()
-    with near, far, pytest.raises(HostError, match="saved state"):
-        await GuestLink.open(SocketChannel(near), attach_to=state)
+    local, remote = socket.socketpair()
+    with local, remote, pytest.raises(HostError, match="saved state"):
+        await GuestLink.open(SocketChannel(local), attach_to=state)
 
 
 async def test_a_watched_file() -> None:
@@ -279,8 +254,8 @@ async def test_a_watched_file() -> None:
         await guest.receive("run")
         assert (await guest.receive("watch")).body == b"a"
         assert (await guest.receive("watch")).headers["watch"] == "1"
-        await guest.send("changed", 1, b"tail", **{"watch": "1", "mtime-ns": "5", "size": "9"})
-        await guest.send("changed", 1, bytes(4097), **{"watch": "1", "mtime-ns": "5", "size": "9"})
+        await guest.send_message("changed", 1, b"tail", watch="1", mtime_ns="5", size="9")
+        await guest.send_message("changed", 1, bytes(4097), watch="1", mtime_ns="5", size="9")
         async with asyncio.timeout(LIMIT):
             assert isinstance(await link.failure, GuestProtocolError)
         assert changes == [("b/c", 5, b"tail")]
@@ -289,10 +264,10 @@ async def test_a_watched_file() -> None:
 async def test_a_guest_that_was_asked_before_there_was_a_link() -> None:
     """It may answer at any time, and is not asked again."""
     async with linked({"next_call": 1}, attach_is_sent=True) as (guest, link):
-        await guest.send("attached", calls="")
-        heard = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.05, heard.set)
-        await heard.wait()
+        await guest.send_message("attached", calls="")
+        received = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, received.set)
+        await received.wait()
         await link.attach(LIMIT)
         start(link)
         assert (await guest.receive("run")).headers["message-id"] == "2"
@@ -302,7 +277,7 @@ def test_the_first_word_is_what_attach_would_have_said() -> None:
     new = CloneIdentity(b"\x01" * 64, b"")
     (frame,) = Parser().feed(attach_frame(8.0, new))
     head = frame.headers
-    assert (frame.command, head["word"], head["call"]) == ("MESSAGE", "attach", "0")
+    assert (frame.command, head["message"], head["call"]) == ("MESSAGE", "attach", "0")
     assert (head["message-id"], head["heart-beat"]) == ("1", "2000")
     assert head["entropy"] == new.entropy.hex()
     assert abs(int(head["clock-ns"]) - time.time_ns()) < 60e9

@@ -1,4 +1,4 @@
-"""The messages of a guest's program, and what is none."""
+"""The messages of a guest's program, and invalid ones."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Files by their descriptors: how they are opened, read and written at places, copied."""
+"""Files by descriptor: how they are opened, read and written at offsets, copied."""
 
 import os
 import stat
@@ -155,11 +155,11 @@ def test_threads_read_their_own_places(tmp_path: Path) -> None:
     descriptor = files.open_descriptor(tmp_path / "file")
     wrong: list[int] = []
 
-    def look(number: int) -> None:
+    def poll(number: int) -> None:
         read = [files.read_at(descriptor, 512, number * 512) for _ in range(200)]
         wrong.extend({number for one in read if one != bytes([number]) * 512})
 
-    threads = [threading.Thread(target=look, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=poll, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Trees on their way: what is written never leads outside, whatever the other side sends."""
+"""File trees in transit: nothing is written outside, whatever the other side sends."""
 
 import os
 import stat
@@ -32,7 +32,7 @@ def writer(directory: Path, name: bytes = b"tree", maximum_bytes: int = 1 << 20)
 
 
 def copy(source: Path, path: bytes, target: Path) -> None:
-    """What host and guest do together, in one process."""
+    """Do in one process what host and guest do together."""
     root = open_directory(source)
     receiver = writer(target, b"copy", 1 << 40)
     try:
@@ -121,7 +121,7 @@ def test_pipes_and_devices_are_refused_without_waiting(tmp_path: Path) -> None:
 @given(paths, paths)
 @settings(max_examples=300)
 def test_an_accepted_link_cannot_lead_out(path: bytes, target: bytes) -> None:
-    """Against the definition: no `..` of the target is reached at or above the tree's root."""
+    """Compare with the definition: no `..` of the target is reached at or above the tree's root."""
     try:
         tree_entries.check_link(path, target)
     except UnsafePathError:
@@ -216,8 +216,7 @@ def test_a_time_is_brought_back_to_what_can_be(text: str | None, value: int | No
 
 
 def test_a_tree_keeps_its_times(tmp_path: Path) -> None:
-    """Those of directories, too, and of a link itself; a file that is alone, and has no name while
-    it comes."""
+    """This includes directories, links, and a single file that has no name while it is received."""
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)
     (tree / "sub" / "file").write_bytes(b"x" * 5000)
@@ -259,7 +258,7 @@ def test_a_time_that_no_disk_has_does_no_harm(tmp_path: Path, modified: int | No
 def copy_by_headers(
     source: Path, path: bytes, target: Path, name: bytes, *, nameless: bool = False
 ) -> None:
-    """As both sides of the guest link do it."""
+    """Copy as both sides of the guest link do it."""
     root, parent = os.open(source, os.O_RDONLY), os.open(target, os.O_RDONLY)
     try:
         writer = TreeWriter(parent, name, maximum_bytes=1 << 20, nameless=nameless)

@@ -1,4 +1,4 @@
-"""However we are started: what programs that we start begin with, and which signals we heed."""
+"""However boincvm is started: what its programs start with, and which signals it obeys."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from pathlib import Path
 from boincvm.host.inherited import reset_inherited_state
 reset_inherited_state()
 
-from boincvm.client.terminal.protocol import Size, shell_argv
+from boincvm.guestlink.terminal.protocol import Size, shell_argv
 from boincvm.image.tools import run_tool
 from boincvm.host.processes import ChildProcess
 from boincvm.host.programs import run_quickly
@@ -93,8 +93,8 @@ def test_what_programs_begin_with(odd: ProcessState) -> None:
 
 @pytest.mark.parametrize("odd", [ALL["all"], ALL["blocked"]], ids=["ignored", "blocked"])
 def test_a_shell_s_terminal_is_enough(odd: ProcessState, tmp_path: Path) -> None:
-    """It runs as a text of its own, perhaps under a parent that is not ours."""
-    from boincvm.client.terminal.protocol import Size, shell_argv
+    """It runs as separate source, perhaps under a foreign parent."""
+    from boincvm.guestlink.terminal.protocol import Size, shell_argv
 
     argv = [sys.executable, *shell_argv(Size(), ("sh", "-c", STATE))[1:]]
     process = subprocess.Popen(
@@ -105,7 +105,7 @@ def test_a_shell_s_terminal_is_enough(odd: ProcessState, tmp_path: Path) -> None
         assert state(process.stdout.read()) == clean(0o022)
 
 
-_HEEDED = """
+_OBEYED = """
 import json, signal
 from boincvm.host.inherited import not_ignored, reset_inherited_state
 before = not_ignored(range(1, 32))
@@ -119,7 +119,7 @@ print(json.dumps([before, not_ignored(range(1, 32))]))
 
 @pytest.mark.parametrize("odd", [NOHUP, BACKGROUND, ALL["all"]], ids=["nohup", "&", "all"])
 def test_a_signal_that_we_were_to_ignore_stays_ignored(odd: ProcessState) -> None:
-    command = [*odd.before, sys.executable, "-c", _HEEDED]
+    command = [*odd.before, sys.executable, "-c", _OBEYED]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
     before, after = json.loads(done.stdout)
     python_s = {int(signal.SIGPIPE), int(signal.SIGXFSZ)}
@@ -134,7 +134,7 @@ def test_a_signal_that_we_were_to_ignore_stays_ignored(odd: ProcessState) -> Non
 def test_a_command_heeds_the_others(
     odd: ProcessState, number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    """It waits for the writer of a FIFO; what it was to ignore does not end it."""
+    """It waits for the writer of a FIFO; the ignored signal does not end it."""
     fifo = tmp_path / "job.toml"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "boincvm.cli.main", "run", str(fifo)]

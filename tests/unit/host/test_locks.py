@@ -1,5 +1,6 @@
-"""Locks: between processes, and gone with whoever held them."""
+"""Locks between processes, released when their holder ends."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.host import locks
+from boincvm.host.lock_queue import wait_for_lock
 from support.bench import until
 
 HOLDER = """
@@ -31,7 +33,7 @@ sys.stdin.read()
 
 @contextmanager
 def held(path: Path, how: str) -> Iterator[bool]:
-    """Another process holds it in the block, or (False) was refused."""
+    """Have another process hold it in the block; or (False) it was refused."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, path, how],
         stdin=subprocess.PIPE,
@@ -115,15 +117,56 @@ def test_a_slot_s_lock_is_a_file(tmp_path: Path) -> None:
 
 
 def test_who_waits_for_a_lock_is_told_once(tmp_path: Path) -> None:
-    told: list[str] = []
-    with locks.exclusive(tmp_path / "lock", lambda: told.append("waits")):
-        waiter = threading.Thread(target=wait_for, args=(tmp_path / "lock", told))
+    reported: list[str] = []
+    with locks.exclusive(tmp_path / "lock", lambda: reported.append("waits")):
+        waiter = threading.Thread(target=wait_for, args=(tmp_path / "lock", reported))
         waiter.start()
-        until(lambda: told == ["waits"])
+        until(lambda: reported == ["waits"])
     waiter.join(20)
-    assert told == ["waits", "has it"]
+    assert reported == ["waits", "has it"]
 
 
-def wait_for(path: Path, told: list[str]) -> None:
-    with locks.exclusive(path, lambda: told.append("waits")):
-        told.append("has it")
+def wait_for(path: Path, reported: list[str]) -> None:
+    with locks.exclusive(path, lambda: reported.append("waits")):
+        reported.append("has it")
+
+
+async def test_a_cancelled_wait_keeps_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locks.exclusive(path):
+        waits = asyncio.ensure_future(wait_for_lock(path))
+        await asyncio.sleep(0)
+        waits.cancel()
+        await asyncio.wait((waits,))
+    until(lambda: is_free(path))
+
+
+async def test_a_wait_that_is_cancelled_when_it_has_the_lock_keeps_none(tmp_path: Path) -> None:
+    """Its thread has the lock then, and the event loop does not know yet."""
+    path = tmp_path / "lock"
+    with locks.exclusive(path):
+        waits = asyncio.ensure_future(wait_for_lock(path))
+        await asyncio.sleep(0)
+    until(lambda: not is_free(path))
+    waits.cancel()
+    await asyncio.wait((waits,))
+    assert waits.cancelled()
+    until(lambda: is_free(path))
+    os.close(await wait_for_lock(path))
+
+
+async def test_a_wait_that_was_given_up_is_taken_over(tmp_path: Path) -> None:
+    """Otherwise each would have the lock later for an instant, and others find it held."""
+    path = tmp_path / "lock"
+    with locks.exclusive(path):
+        for _ in range(3):
+            waits = asyncio.ensure_future(wait_for_lock(path))
+            await asyncio.sleep(0)
+            waits.cancel()
+            await asyncio.wait((waits,))
+        waits = asyncio.ensure_future(wait_for_lock(path))
+        await asyncio.sleep(0)
+        waiters = [thread for thread in threading.enumerate() if thread.name == "boincvm-lock"]
+        assert len(waiters) == 1
+    os.close(await waits)
+    assert is_free(path)

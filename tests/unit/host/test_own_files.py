@@ -1,4 +1,4 @@
-"""What others could have written is not used: owners, rights, and what sudo makes of them."""
+"""Files that others could have written are not used: owners, modes, and sudo."""
 
 import json
 import os
@@ -25,8 +25,8 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that everybody can reach, as one in /tmp."""
+def location(tmp_path: Path) -> Path:
+    """Return a directory that everybody can reach, like one in /tmp."""
     made = tmp_path / "place"
     made.mkdir(mode=0o755)
     shared = Path(tempfile.gettempdir())
@@ -38,7 +38,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who runs the tests is somebody else than root, whose files everybody trusts."""
+    """Treat the user of the tests as another user than root, whose files everybody trusts."""
     if os.geteuid() == 0:
         monkeypatch.setattr(own_files_posix, "_ROOT", -1)
 
@@ -50,7 +50,7 @@ def write(path: Path, mode: int = 0o644) -> Path:
 
 
 def given_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`path` is another user's from now on."""
+    """Make `path` belong to another user from now on."""
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     else:
@@ -58,31 +58,31 @@ def given_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
-def test_our_own(place: Path, mode: int) -> None:
-    with open_own(write(place / "file", mode)) as file:
+def test_our_own(location: Path, mode: int) -> None:
+    with open_own(write(location / "file", mode)) as file:
         assert file.read() == b"{}"
-    place.chmod(mode | 0o700)
-    assert check_directory(place) == place
-    assert check_directory(place / "none" / "such") == place / "none" / "such"
+    location.chmod(mode | 0o700)
+    assert check_directory(location) == location
+    assert check_directory(location / "none" / "such") == location / "none" / "such"
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_what_others_can_write_to(place: Path, mode: int) -> None:
-    path = write(place / "file", mode)
+def test_what_others_can_write_to(location: Path, mode: int) -> None:
+    path = write(location / "file", mode)
     with pytest.raises(
         HostError, match=r"file is not used: users other than .* can write"
     ) as caught:
         open_own(path)
     assert f"chmod go-w '{path}'" in caught.value.hint
-    place.chmod(0o700 | mode)
+    location.chmod(0o700 | mode)
     with pytest.raises(HostError, match="place is not used: users other than"):
-        check_directory(place)
+        check_directory(location)
 
 
-def test_what_others_cannot_reach(place: Path) -> None:
-    """With a umask of 002, which many systems have, and a home that is closed to others."""
-    (place / "home").mkdir(mode=0o700)
-    inner = place / "home" / "cache"
+def test_what_others_cannot_reach(location: Path) -> None:
+    """Use a umask of 002, which many systems have, and a home that is closed to others."""
+    (location / "home").mkdir(mode=0o700)
+    inner = location / "home" / "cache"
     inner.mkdir()
     inner.chmod(0o775)
     with open_own(write(inner / "file", 0o664)) as file:
@@ -90,49 +90,49 @@ def test_what_others_cannot_reach(place: Path) -> None:
     check_directory(inner)
 
 
-def test_what_others_reach_by_another_way(place: Path) -> None:
-    """A closed home keeps nobody out of what a link in it leads to."""
-    (place / "home").mkdir(mode=0o700)
-    elsewhere = place / "elsewhere"
+def test_what_others_reach_by_another_way(location: Path) -> None:
+    """A closed home does not protect the target of a link in it."""
+    (location / "home").mkdir(mode=0o700)
+    elsewhere = location / "elsewhere"
     elsewhere.mkdir()
     elsewhere.chmod(0o777)
-    (place / "home" / "cache").symlink_to(elsewhere)
+    (location / "home" / "cache").symlink_to(elsewhere)
     with pytest.raises(HostError, match="cache is not used: users other than"):
-        check_directory(place / "home" / "cache")
+        check_directory(location / "home" / "cache")
     write(elsewhere / "file", 0o666)
     with pytest.raises(HostError, match="file is not used: users other than"):
-        open_own(place / "home" / "cache" / "file")
+        open_own(location / "home" / "cache" / "file")
 
 
-def test_what_belongs_to_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(place / "file")
+def test_what_belongs_to_others(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(location / "file")
     given_away(path, monkeypatch)
     with pytest.raises(HostError, match="file is not used: it belongs to ") as caught:
         open_own(path)
     assert "BOINCVM_HOME" in caught.value.hint
-    given_away(place, monkeypatch)
+    given_away(location, monkeypatch)
     with pytest.raises(HostError, match="place is not used: it belongs to "):
-        check_directory(place)
+        check_directory(location)
 
 
-def test_links(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody may have his cache on another disk; but nobody else may say where it is."""
-    (place / "other disk").mkdir(mode=0o700)
-    link = place / "cache"
+def test_links(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's cache may be on another disk, but nobody else may choose where."""
+    (location / "other disk").mkdir(mode=0o700)
+    link = location / "cache"
     link.symlink_to("other disk")
     check_directory(link)
-    write(place / "file")
-    (place / "to a file").symlink_to("file")
+    write(location / "file")
+    (location / "to a file").symlink_to("file")
     with pytest.raises(OSError, match="symbolic"):
-        open_own(place / "to a file")
+        open_own(location / "to a file")
     given_away(link, monkeypatch)
     with pytest.raises(HostError, match="cache is not used: it belongs to"):
         check_directory(link)
 
 
-def test_sudo_is_told_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sudo` may leave HOME as it was: root would believe what that user has written."""
-    path = write(place / "file")
+def test_sudo_is_told_of(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo` may leave HOME unchanged: root would trust what that user has written."""
+    path = write(location / "file")
     given_away(path, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(HostError, match=r"and this is root") as caught:
@@ -140,25 +140,25 @@ def test_sudo_is_told_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "use sudo -H" in caught.value.hint
 
 
-def test_directories_are_made_for_us_alone(place: Path) -> None:
+def test_directories_are_made_for_us_alone(location: Path) -> None:
     mask = os.umask(0)
     try:
-        make_directory(place / "a" / "b")
-        make_directory(place / "a" / "b")
+        make_directory(location / "a" / "b")
+        make_directory(location / "a" / "b")
     finally:
         os.umask(mask)
-    assert [(place / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
+    assert [(location / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
 
 
 # What is looked at.
 
 
 @pytest.fixture
-def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BOINCVM_HOME", str(place / "home"))
+def home(location: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BOINCVM_HOME", str(location / "home"))
     for name in ("data", "cache"):
-        (place / "home" / name).mkdir(parents=True)
-    return place / "home"
+        (location / "home" / name).mkdir(parents=True)
+    return location / "home"
 
 
 @pytest.mark.parametrize("name", ["", "data", "cache", "data/controller", "cache/runs"])
@@ -204,26 +204,26 @@ def test_files_that_others_can_write_to(home: Path) -> None:
 
 
 def test_a_careless_umask_spoils_nothing(home: Path) -> None:
-    """What we write is what we read again."""
+    """boincvm can read its own files again."""
     image = home / "image"
     image.mkdir()
     for name in FILES:
         write(image / name)
     mask = os.umask(0)
     try:
-        verify.remember(image, Told())  # type: ignore[arg-type]
+        verify.remember(image, FakeManifest())  # type: ignore[arg-type]
         verdict = acceleration.Verdict("tcg", "so it is", 1.0)
         acceleration._store(home / "cache" / "acceleration.json", "key", verdict)
     finally:
         os.umask(mask)
-    assert verify.is_remembered(image, Told.digest)
-    kept = acceleration._load(home / "cache" / "acceleration.json", "key")
-    assert kept is not None
-    assert kept.accelerator == "tcg"
+    assert verify.is_remembered(image, FakeManifest.digest)
+    stored = acceleration._load(home / "cache" / "acceleration.json", "key")
+    assert stored is not None
+    assert stored.accelerator == "tcg"
 
 
-class Told:
-    """A manifest, as far as it is asked."""
+class FakeManifest:
+    """A manifest, as far as it is needed."""
 
     digest = "0" * 64
 
@@ -239,5 +239,5 @@ def test_a_full_disk_leaves_no_stamp(home: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    verify.remember(image, Told())  # type: ignore[arg-type]
+    verify.remember(image, FakeManifest())  # type: ignore[arg-type]
     assert os.listdir(home / "cache" / "verified") == []

@@ -1,4 +1,4 @@
-"""The processes below a process: all of them, what they used, and signals to them."""
+"""The processes below a process: all of them, their usage, and signals to them."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ ROOT = "import os, subprocess, sys; {body}; print('ready', flush=True); sys.stdi
 
 @contextmanager
 def root(body: str) -> Iterator[int]:
-    """A process whose `body` starts children; its process id once it has."""
+    """Start a process whose `body` starts children; return its process id once it has."""
     process = subprocess.Popen(
         [sys.executable, "-c", ROOT.format(body=body)],
         stdin=subprocess.PIPE,
@@ -42,8 +42,8 @@ def state(pid: int) -> str:
 
 
 def test_three_levels_in_order() -> None:
-    # The innermost says that all are there, to the root, which waits for it.
-    script = "sh -c 'sleep 100 & echo; wait' & sleep 100 & wait"
+    # The innermost shell comes last: it says that all are there, to the root, which waits for it.
+    script = "sleep 100 & sh -c 'sleep 100 & echo; wait' & wait"
     body = (
         f"subprocess.Popen(['sh', '-c', {script!r}], stdout=(p := os.pipe())[1]); os.read(p[0], 1)"
     )
@@ -111,9 +111,9 @@ def test_a_look_is_cheap() -> None:
 def test_stop_and_go_on() -> None:
     body = "[subprocess.Popen(['sleep', '100']) for _ in range(3)]"
     with root(body) as pid:
-        told: set[int] = set()
+        reported: set[int] = set()
         deadline = time.monotonic() + 20
-        while not stop_round(pid, signal.SIGSTOP, told):
+        while not stop_round(pid, signal.SIGSTOP, reported):
             assert time.monotonic() < deadline
         assert [state(child) for child in descendants(pid)] == ["T"] * 3
         assert state(pid) != "T"

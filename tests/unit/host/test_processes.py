@@ -1,4 +1,4 @@
-"""Child processes: awaited without a poll, killed with their parent."""
+"""Child processes: awaited without polling, killed with their parent."""
 
 import asyncio
 import os
@@ -19,6 +19,7 @@ from boincvm.host.processes import (
     process_exists,
 )
 from boincvm.host.programs import run_quickly
+from support.killed_on_failure import killed_on_failure
 
 LIMIT = 20.0
 
@@ -70,7 +71,7 @@ async def test_a_child_gets_its_descriptors_and_none_of_our_environment(
 
 
 def test_a_child_whose_parent_died_before_it_could_ask_for_its_death(tmp_path: Path) -> None:
-    """It stops before the guard is reached, and goes on when its parent is gone."""
+    """It stops before the check, and continues when its parent has ended."""
     program = (
         "import subprocess, sys, os\n"
         "from boincvm.host.processes import die_with_parent\n"
@@ -156,7 +157,7 @@ time.sleep(1000)
 @pytest.mark.parametrize(("word", "is_killed"), [("1000.25", True), ("another", False)])
 def test_a_guard_kills_what_it_guards_and_nothing_else(word: str, is_killed: bool) -> None:
     command = [sys.executable, "-c", GUARDED, word]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as maker:
+    with killed_on_failure(subprocess.Popen(command, stdout=subprocess.PIPE)) as maker:
         assert maker.stdout is not None
         process = int(maker.stdout.readline())
         handle = os.pidfd_open(process)
@@ -174,7 +175,7 @@ def test_a_guard_kills_what_it_guards_and_nothing_else(word: str, is_killed: boo
 
 
 def test_a_guard_that_is_no_longer_needed() -> None:
-    with subprocess.Popen(["/bin/sleep", "1000.25"]) as child:
+    with killed_on_failure(subprocess.Popen(["/bin/sleep", "1000.25"])) as child:
         guard = DeathGuard(child.pid, "1000.25")
         guard.end()
         guard.end()

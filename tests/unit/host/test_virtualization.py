@@ -1,4 +1,4 @@
-"""Commands that let a user have KVM: each gives what is needed and nothing more."""
+"""Commands that give a user access to KVM: what is needed and nothing more."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ FOR_THE_GROUP, FOR_THE_OWNER = 0o20660, 0o20600
 
 
 def test_a_member_of_its_group_may_open_it() -> None:
-    said = virtualization.permission_remedy(FOR_THE_GROUP, "kvm", member=False)
-    assert said == 'as root: usermod -aG kvm "$USER"; then log in again'
+    text = virtualization.permission_remedy(FOR_THE_GROUP, "kvm", member=False)
+    assert text == 'as root: usermod -aG kvm "$USER"; then log in again'
 
 
 def test_who_has_joined_must_log_in_again() -> None:
-    said = virtualization.permission_remedy(FOR_THE_GROUP, "kvm", member=True)
-    assert said.startswith("log in again")
-    assert "usermod" not in said
+    text = virtualization.permission_remedy(FOR_THE_GROUP, "kvm", member=True)
+    assert text.startswith("log in again")
+    assert "usermod" not in text
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ def test_who_has_joined_must_log_in_again() -> None:
     ],
 )
 def test_a_group_that_helps_nobody_is_not_recommended(mode: int, group: str) -> None:
-    said = virtualization.permission_remedy(mode, group, member=False)
-    assert "-aG root" not in said
-    assert "chgrp kvm /dev/kvm; chmod 660 /dev/kvm; usermod -aG kvm" in said
+    text = virtualization.permission_remedy(mode, group, member=False)
+    assert "-aG root" not in text
+    assert "chgrp kvm /dev/kvm; chmod 660 /dev/kvm; usermod -aG kvm" in text
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "text"),
     [
         ({"vmx", "hypervisor"}, "modprobe kvm_intel"),
         ({"svm"}, "modprobe kvm_amd"),
@@ -46,8 +46,8 @@ def test_a_group_that_helps_nobody_is_not_recommended(mode: int, group: str) -> 
         (set(), "in the firmware"),
     ],
 )
-def test_no_device(flags: set[str], said: str) -> None:
-    assert said in virtualization._no_device_remedy(frozenset(flags))
+def test_no_device(flags: set[str], text: str) -> None:
+    assert text in virtualization._no_device_remedy(frozenset(flags))
 
 
 def test_a_device_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_a_device_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Mon
     device.touch(mode=0o600)
     monkeypatch.setattr(virtualization, "KVM", device)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may open every file
-    assert "chgrp kvm" in virtualization.kvm_remedy()
+    assert "chgrp kvm" in virtualization.accelerator_remedy()
 
 
 def test_a_device_that_can_be_opened_needs_nothing(
@@ -64,7 +64,7 @@ def test_a_device_that_can_be_opened_needs_nothing(
     device = tmp_path / "kvm"
     device.touch(mode=0o600)
     monkeypatch.setattr(virtualization, "KVM", device)
-    assert virtualization.kvm_remedy() == ""
+    assert virtualization.accelerator_remedy() == ""
 
 
 def test_nesting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

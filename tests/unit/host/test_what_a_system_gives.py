@@ -1,6 +1,8 @@
-"""Pipes, sockets at paths, memory files and signals: what a system gives beside files."""
+"""Pipes, sockets at paths, memory files and signals: what a system provides besides files."""
 
 import asyncio
+import ctypes
+import errno
 import os
 import signal
 import socket
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.host import channels, files, memory_files, resources, signals, sockets, users
+from boincvm.host.resources_posix import macos_value
 
 
 def test_a_pipe_takes_what_it_holds() -> None:
@@ -30,6 +33,26 @@ def test_a_pipe_takes_what_it_holds() -> None:
         os.close(reader)
     assert channels.reader_has_gone(writer)
     os.close(writer)
+
+
+class StandInForMacos:
+    """sysctl(3) of a Mac, as its manual describes it."""
+
+    def sysctlbyname(
+        self, name: bytes, value: ctypes.Array[ctypes.c_char], size: object, new: None, length: int
+    ) -> int:
+        if name != b"kern.bootsessionuuid":
+            ctypes.set_errno(errno.ENOENT)
+            return -1
+        value.value = b"C0FFEE00-0000-4000-8000-000000000001"
+        return 0
+
+
+def test_macos_tells_one_boot_from_another() -> None:
+    library = StandInForMacos()
+    assert macos_value("kern.bootsessionuuid", library) == "C0FFEE00-0000-4000-8000-000000000001"
+    with pytest.raises(FileNotFoundError):
+        macos_value("kern.nothing", library)
 
 
 def test_a_named_pipe_outlives_its_writers(tmp_path: Path) -> None:
@@ -57,7 +80,7 @@ def test_a_duplicate_is_none_of_the_streams() -> None:
 
 @pytest.fixture
 def long_path(tmp_path: Path) -> Path:
-    """One that no socket's address has room for."""
+    """Return a path that is too long for a socket's address."""
     directory = tmp_path / ("x" * 120)
     directory.mkdir()
     return directory / "socket"
@@ -70,33 +93,33 @@ def test_a_socket_lies_wherever_it_is_to(long_path: Path) -> None:
         with pytest.raises(ConnectionRefusedError):
             sockets.connect_blocking(long_path, 1.0)
         listener.listen()
-        with sockets.connect_blocking(long_path, 5.0) as near, listener.accept()[0] as far:
-            assert near.gettimeout() == 5.0
-            assert sockets.peer_is_this_user(far)
-            near.sendall(b"word")
-            assert far.recv(10) == b"word"
+        with sockets.connect_blocking(long_path, 5.0) as local, listener.accept()[0] as remote:
+            assert local.gettimeout() == 5.0
+            assert sockets.peer_is_this_user(remote)
+            local.sendall(b"word")
+            assert remote.recv(10) == b"word"
 
 
 def test_who_listens_at_a_socket(long_path: Path) -> None:
     with sockets.private_listener(long_path) as listener:
         listener.listen()
-        with sockets.connect_blocking(long_path, 5.0) as near:
-            assert sockets.peer_process(near) == os.getpid()
+        with sockets.connect_blocking(long_path, 5.0) as local:
+            assert sockets.peer_process(local) == os.getpid()
     with sockets.private_listener(long_path) as listener:
         program = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).listen()"
         handle = str(listener.fileno())
         command = [sys.executable, "-c", program, handle]
         subprocess.run(command, pass_fds=[listener.fileno()], check=True)
-        with sockets.connect_blocking(long_path, 5.0) as near:
-            assert sockets.peer_process(near) not in (None, os.getpid())
+        with sockets.connect_blocking(long_path, 5.0) as local:
+            assert sockets.peer_process(local) not in (None, os.getpid())
 
 
 async def test_an_event_loop_connects(long_path: Path) -> None:
     with sockets.private_listener(long_path) as listener:
         listener.listen()
-        with await sockets.connect(long_path) as near, listener.accept()[0] as far:
-            far.sendall(b"word")
-            assert await asyncio.get_running_loop().sock_recv(near, 10) == b"word"
+        with await sockets.connect(long_path) as local, listener.accept()[0] as remote:
+            remote.sendall(b"word")
+            assert await asyncio.get_running_loop().sock_recv(local, 10) == b"word"
     with pytest.raises(OSError, match=r"refused|No such file"):
         await sockets.connect(long_path)
 
@@ -127,8 +150,8 @@ def test_a_file_in_memory_is_inherited_by_its_path() -> None:
 def test_a_copy_in_memory_keeps_holes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("wb") as file:
-        for place in (0, 5 << 20):
-            file.seek(place)
+        for location in (0, 5 << 20):
+            file.seek(location)
             file.write(b"\1" * 4096)
         file.truncate(64 << 20)
     descriptor = memory_files.copy(path, "test")
@@ -136,8 +159,8 @@ def test_a_copy_in_memory_keeps_holes(tmp_path: Path) -> None:
         status = os.fstat(descriptor)
         assert status.st_size == 64 << 20
         assert files.allocated_size(status) < 1 << 20
-        for place in (0, 5 << 20):
-            assert files.read_at(descriptor, 5000, place) == b"\1" * 4096 + bytes(904)
+        for location in (0, 5 << 20):
+            assert files.read_at(descriptor, 5000, location) == b"\1" * 4096 + bytes(904)
     finally:
         os.close(descriptor)
 
@@ -186,20 +209,51 @@ def test_signals_wait(how: str) -> None:
 
 
 async def test_a_loop_hears_of_signals() -> None:
-    heard: list[int] = []
+    received: list[int] = []
     came = asyncio.Event()
 
-    def hear(number: int) -> None:
-        heard.append(number)
+    def receive(number: int) -> None:
+        received.append(number)
         came.set()
 
     former = signal.getsignal(signal.SIGUSR1)
-    signals.add_signal_handlers([signal.SIGUSR1], hear)
+    signals.add_signal_handlers([signal.SIGUSR1], receive)
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
         await asyncio.wait_for(came.wait(), 10)
-        assert heard == [signal.SIGUSR1]
+        assert received == [signal.SIGUSR1]
     finally:
         signals.remove_signal_handlers([signal.SIGUSR1])
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
         signal.signal(signal.SIGUSR1, former)
+
+
+NUMBERS = """processor\t: 0
+BogoMIPS\t: 50.00
+CPU implementer\t: 0x41
+CPU variant\t: 0x3
+CPU part\t: 0xd0c
+CPU revision\t: 1
+
+processor\t: 1
+CPU implementer\t: 0x42
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("processor : 0\nmodel name\t: A CPU @ 2 GHz\nmodel name : B\n", "A CPU @ 2 GHz"),
+        (NUMBERS, "0x41 0x3 0xd0c 1"),
+        ("", ""),
+    ],
+)
+def test_a_processor_without_a_name_has_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, name: str
+) -> None:
+    """As those for AArch64 do."""
+    from boincvm.host import resources_posix
+
+    (tmp_path / "cpuinfo").write_text(table)
+    monkeypatch.setattr(resources_posix, "_CPU_TABLE", str(tmp_path / "cpuinfo"))
+    assert resources.processor_name() == name

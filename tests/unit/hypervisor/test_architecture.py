@@ -1,4 +1,5 @@
-"""A machine's architecture: its kernel tells it, and a driver runs it or says that it does not."""
+"""A machine's architecture comes from its kernel, and a driver runs it or reports that it
+cannot."""
 
 import asyncio
 import struct
@@ -74,14 +75,14 @@ def test_a_driver_that_does_not_run_it_says_so(name: str, arm_kernel: Path) -> N
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_driver_runs_x86(name: str) -> None:
-    """The registry does not ask."""
+    """The registry does not check it."""
     assert Architecture.X86_64 in find_driver(name).abilities.architectures
 
 
 def test_without_its_emulator(
     arm_kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody needs it for other images, and who does is told the command."""
+    """It is not needed for other images; an error shows the command where it is."""
     only = tmp_path / "bin"
     only.mkdir()
     (only / X86_64.program).touch(mode=0o755)
@@ -98,7 +99,7 @@ def test_without_its_emulator(
 def test_it_is_emulated_whatever_the_host_can_do(
     arm_kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is the trial of KVM made, or its result taken, which is for x86-64."""
+    """KVM is not tested, nor its verdict used, which is for x86-64."""
     only = tmp_path / "bin"
     only.mkdir()
     (only / AARCH64.program).touch(mode=0o755)
@@ -118,7 +119,9 @@ def spec(tmp_path: Path) -> MachineSpec:
 
 def test_its_command_line(spec: MachineSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu_command, "find_program", lambda name: name)
-    words = qemu_command.machine_command(spec, "tcg", Launch(("a",)), qmp=3, link=4, console=5)
+    words = qemu_command.machine_command(
+        spec, "tcg", Launch(("a",)), qmp="fd=3", link="fd=4", console="fd=5"
+    )
     assert words[0] == "qemu-system-aarch64"
     assert words[words.index("-cpu") + 1] == "neoverse-n1"
     assert words[words.index("-machine") + 1].startswith("virt,memory-backend=")
@@ -163,7 +166,8 @@ def test_a_saved_machine_goes_on_with_its_own_image_alone() -> None:
     [
         {"cpu": "max"},
         {"cpu": "max,-erms,-fsrm"},
-        {"cpu": "host", "accelerator": "kvm"},
+        {"cpu": "neoverse-n1", "accelerator": "kvm"},
+        {"cpu": "qemu64", "accelerator": "whpx"},
         {"type": "virt"},
         {"type": "virt-7.2,x=y"},
         {"type": "pc-q35-7.2"},

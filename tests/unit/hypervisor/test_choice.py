@@ -1,4 +1,4 @@
-"""Who has the last word about the driver of a machine."""
+"""Which request decides about the driver of a machine."""
 
 from pathlib import Path
 
@@ -32,12 +32,12 @@ TRUSTED = Needs(CheckpointNeed.NONE, is_trusted=True)
 
 
 def no_kernel() -> None:
-    """There is no image here."""
+    """Return None: there is no image here."""
 
 
 @pytest.fixture(autouse=True)
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Verdict]:
-    """What works on this host; there are no preferences."""
+    """Set what works on this host; there are no preferences."""
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path))
     found = {"qemu": QEMU, "uml": UML}
     monkeypatch.setattr(advisor, "verdicts", lambda find_kernel: found)
@@ -78,7 +78,7 @@ def test_preferences_that_cannot_be_read(text: str, why: str) -> None:
     with pytest.raises(PreferencesError) as caught:
         read_preferences()
     assert why in caught.value.message
-    assert caught.value.hint == "mend the file, or remove it"
+    assert caught.value.hint == "correct the file, or remove it"
 
 
 def test_preferences_that_somebody_else_may_write_are_refused(
@@ -130,10 +130,10 @@ def test_a_task_takes_the_best_one_and_says_why() -> None:
     choice = choose(Needs(), NO_REQUEST, no_kernel)
     assert choice.driver == "qemu"
     assert "checkpoints" in choice.reason
-    assert "; not uml: it is no boundary against hostile programs" in choice.reason
+    assert "; not uml: it does not isolate hostile programs" in choice.reason
     choice = choose(TRUSTED, NO_CHECKPOINTS, no_kernel)
     assert choice.driver == "uml"
-    assert choice.reason.startswith("the host's own speed, no boundary against hostile programs")
+    assert choice.reason.startswith("the host's own speed, no isolation of hostile programs")
 
 
 def test_a_volunteers_preference_comes_before_the_jobs() -> None:
@@ -156,7 +156,7 @@ def test_but_it_does_not_spoil_a_job_that_it_does_not_fit() -> None:
 def test_a_job_that_nobody_has_signed_cannot_do_without_a_boundary() -> None:
     choice = choose(Needs(CheckpointNeed.NONE), DriverRequest("uml"), no_kernel)
     assert choice.driver == "qemu"
-    assert "the job asks for uml, but it is no boundary" in choice.reason
+    assert "the job asks for uml, but it does not isolate" in choice.reason
     assert choose(TRUSTED, DriverRequest("uml"), no_kernel).driver == "uml"
 
 
@@ -174,7 +174,7 @@ def test_a_driver_that_nobody_has_seen_work_is_taken_by_name_alone(
     )
     choice = choose(Needs(), DriverRequest(), no_kernel)
     assert choice.driver == "qemu"
-    assert "vmware: nobody has seen its machines run" in choice.reason
+    assert "vmware: its machines have never been tested" in choice.reason
     assert choose(Needs(), DriverRequest("vmware"), no_kernel) == ("vmware", "the job asks for it")
     prefer("driver = 'vmware'")
     assert choose(Needs(), DriverRequest(), no_kernel).driver == "vmware"

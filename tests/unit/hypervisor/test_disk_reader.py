@@ -1,4 +1,4 @@
-"""A root disk read from the host, against what QEMU's own tools read."""
+"""A root disk read from the host, compared with QEMU's own tools."""
 
 import os
 import random
@@ -68,7 +68,7 @@ def reader_of(layers: list[Path], root: Path, root_format: str = "qcow2") -> Ite
 
 
 def read(reader: DiskReader, at: int, length: int, scratch: Path) -> bytes:
-    """Read by way of a file that has 3 other bytes before."""
+    """Read through a file that starts with 3 other bytes."""
     with (scratch / "target").open("w+b") as target:
         target.write(b"abc")
         target.truncate(length + 3)
@@ -105,7 +105,7 @@ def test_any_range_of_several_layers(
 def test_what_was_written_after_it_was_opened(
     layers: list[Path], root: Path, tmp_path: Path
 ) -> None:
-    """In new second-level tables, and over what was there."""
+    """This is in new second-level tables, and over older data."""
     with reader_of(layers, root) as reader:
         qemu_io(layers[1], layers[0], f"write -P 1 {EDGE} {CLUSTER}")
         assert read(reader, EDGE, CLUSTER, tmp_path) == b"\1" * CLUSTER
@@ -133,7 +133,7 @@ def test_what_is_not_on_the_disk(
 
 
 def test_what_was_never_stored(layers: list[Path], root: Path, tmp_path: Path) -> None:
-    """A file's blocks have been, so the guest has not flushed them; no zeros are made up."""
+    """A file's blocks must be stored, so the guest has not flushed them; no zeros are invented."""
     with reader_of(layers, root) as reader, pytest.raises(DiskRangeError, match="never stored"):
         read(reader, ROOT_SIZE, CLUSTER, tmp_path)
 

@@ -1,4 +1,4 @@
-"""The libvirt driver's definitions, which libvirt's own test hypervisor takes, and its URIs."""
+"""The libvirt driver's definitions, which libvirt's own test hypervisor accepts, and its URIs."""
 
 import sys
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def domain(uri: str = "test:///default", *, is_accelerated: bool = False) -> Dom
             Layer(ODD / "low.qcow2", "qcow2"),
             Layer(ODD / "root", "raw"),
         ],
-        window=ODD / "window",
+        transfer_disk=ODD / "transfer-disk",
         link=ODD / "link",
         console=ODD / "console",
     )
@@ -52,13 +52,13 @@ def connection() -> Iterator[libvirt.virConnect]:
     ],
 )
 def test_libvirt_takes_them(connection: libvirt.virConnect, spec: MachineSpec) -> None:
-    """By its own schema, and gives back what was said."""
+    """Its schema accepts them, and it returns the same values."""
     made = connection.defineXMLFlags(definition(spec, domain()), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
     assert made.name() == "boincvm-0badcafe"
-    said = made.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
-    assert '"0badcafe"' in said.replace("'", '"')
+    output = made.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
+    assert '"0badcafe"' in output.replace("'", '"')
     given = made.XMLDesc()
-    for name in ("top.qcow2", "low.qcow2", "root", "window", "link", "console"):
+    for name in ("top.qcow2", "low.qcow2", "root", "transfer-disk", "link", "console"):
         assert "&lt;odd&gt;=" in given
         assert f"/{name}'" in given or f'/{name}"' in given
     assert made.create() == 0
@@ -107,8 +107,8 @@ async def test_without_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HypervisorMissingError, match="libvirt-python") as caught:
         await find_driver("libvirt").open(None)
     assert "pip install" in caught.value.hint
-    for _, look in find_driver("libvirt").checks:
-        assert look(lambda: None) == []
+    for _, poll in find_driver("libvirt").checks:
+        assert poll(lambda: None) == []
 
 
 async def test_without_a_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_whose_uri(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert chosen_uri().hypervisor == "qemu"
 
 
-@pytest.mark.parametrize("said", ['"qemu+ssh://host/system"', '""', "3"])
+@pytest.mark.parametrize("output", ['"qemu+ssh://host/system"', '""', "3"])
 def test_preferences_that_lead_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str
 ) -> None:
     """The error names the file, so a task is postponed and does not fail."""
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    prefer(f"libvirt = {said}")
+    prefer(f"libvirt = {output}")
     with pytest.raises(PreferencesError) as caught:
         chosen_uri()
     assert str(preferences_file()) in caught.value.message + caught.value.hint
@@ -162,11 +162,11 @@ def test_what_doctor_says_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     prefer('libvirt = "test:///default"')
-    ((_, look),) = find_driver("libvirt").checks
-    (check,) = look(lambda: None)
+    ((_, poll),) = find_driver("libvirt").checks
+    (check,) = poll(lambda: None)
     assert "test:///default (your preferences), version " in check.detail
     monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///default")
-    (check,) = look(lambda: None)
+    (check,) = poll(lambda: None)
     assert "test:///default (LIBVIRT_DEFAULT_URI), version " in check.detail
 
 

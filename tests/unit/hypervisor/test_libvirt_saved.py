@@ -1,7 +1,6 @@
-"""What a manifest may say of a machine that libvirt saved, and where such a machine can resume."""
+"""What a manifest may contain for a machine that libvirt saved, and where it can resume."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,10 @@ from boincvm.hypervisor.libvirt.saved import (
     MOST_LAYERS,
     SavedState,
     Versions,
-    check_versions,
     examine,
-    free_layer,
     read_saved_state,
 )
+from boincvm.hypervisor.saved_state import check_findings
 
 HERE = Versions("qemu", 7_002_000, 9_000_000, is_accelerated=False)
 STATE = SavedState(
@@ -26,7 +24,7 @@ STATE = SavedState(
     machine_type="pc-q35-7.2",
     processor=processor_name(),
     memory="memory-000001",
-    layers=("disk.qcow2", "disk-000001.qcow2"),
+    layers=("disk-000000.qcow2", "disk-000001.qcow2"),
 )
 
 
@@ -38,7 +36,7 @@ def checkpoint(**changes: object) -> Checkpoint:
 
 def test_it_is_read_as_it_was_written() -> None:
     assert read_saved_state(checkpoint()) == STATE
-    check_versions(STATE, HERE)
+    check_findings(examine(STATE, HERE))
     assert all(finding.is_good for finding in examine(STATE, HERE))
 
 
@@ -52,12 +50,12 @@ def test_it_is_read_as_it_was_written() -> None:
         {"memory": "../memory-000001"},
         {"memory": "memory-000002"},
         {"layers": []},
-        {"layers": "disk.qcow2"},
-        {"layers": ["disk.qcow2"] * 2},
-        {"layers": ["disk.qcow2", "/etc/passwd"]},
-        {"layers": ["disk.qcow2", 3]},
-        {"layers": ["disk.qcow2", "disk-000002.qcow2"]},
-        {"layers": ["disk.qcow2"] * (MOST_LAYERS + 1)},
+        {"layers": "disk-000000.qcow2"},
+        {"layers": ["disk-000000.qcow2"] * 2},
+        {"layers": ["disk-000000.qcow2", "/nowhere/passwd"]},
+        {"layers": ["disk-000000.qcow2", 3]},
+        {"layers": ["disk-000000.qcow2", "disk-000002.qcow2"]},
+        {"layers": ["disk-000000.qcow2"] * (MOST_LAYERS + 1)},
         {"hypervisor": "../qemu"},
         {"hypervisor_version": "7.2"},
         {"libvirt": -1},
@@ -81,30 +79,22 @@ def test_a_manifest_that_says_something_else(changes: dict[str, object]) -> None
     ],
 )
 def test_another_host(here: Versions, what: str) -> None:
-    """What has become older, or another one, is named."""
+    """What is older, or different, is named."""
     with pytest.raises(HypervisorError, match="cannot resume here") as caught:
-        check_versions(STATE, here)
+        check_findings(examine(STATE, here))
     assert what in caught.value.message
     assert any(not finding.is_good and what in finding.what for finding in examine(STATE, here))
 
 
 def test_an_upgrade() -> None:
-    """Newer programs take what older ones saved."""
-    check_versions(STATE, HERE._replace(hypervisor_version=8_000_000, libvirt=10_000_000))
+    """Newer programs accept what older ones saved."""
+    check_findings(examine(STATE, HERE._replace(hypervisor_version=8_000_000, libvirt=10_000_000)))
 
 
 def test_another_processor() -> None:
-    """It counts where the guest's code runs on it."""
+    """It matters where the guest's code runs on it."""
     moved = STATE._replace(processor="another")
-    check_versions(moved, HERE)
+    check_findings(examine(moved, HERE))
     accelerated = HERE._replace(is_accelerated=True)
     with pytest.raises(HypervisorError, match="on the processor 'another'"):
-        check_versions(moved._replace(versions=accelerated), accelerated)
-
-
-def test_names_of_new_layers(tmp_path: Path) -> None:
-    assert free_layer(tmp_path, ("disk.qcow2",)) == "disk-000001.qcow2"
-    (tmp_path / "disk-000007.qcow2").touch()
-    assert free_layer(tmp_path, ("disk.qcow2",)) == "disk-000008.qcow2"
-    with pytest.raises(HypervisorError, match="layers already"):
-        free_layer(tmp_path, tuple(map(str, range(MOST_LAYERS))))
+        check_findings(examine(moved._replace(versions=accelerated), accelerated))

@@ -1,4 +1,4 @@
-"""A machine's memory on disk: what changes is written, and what was there comes back."""
+"""A machine's memory on disk: changes are written, and former content can be restored."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ BLOCKS = (Block(b"pc.ram", 300 * PAGE), Block(b"vga", 3 * PAGE))
 FRAME = Frame(b"QEVM\0\0\0\x03", 2, 0, 4, BLOCKS, b"\x04 the devices' state")
 TRAILER = struct.Struct("<8sQI32s")
 ZERO = None
-Place = tuple[int, int]
-Pages = Mapping[Place, bytes | None]
+Location = tuple[int, int]
+Pages = Mapping[Location, bytes | None]
 
 
 def content(value: int) -> bytes:
-    """A page that differs from that of any other value."""
+    """Return a page that differs from that of any other value."""
     return struct.pack("<Q", value + 1) * (PAGE // 8)
 
 
 def save(
     directory: Path, name: str, base: str | None, pages: Pages, frame: Frame = FRAME
 ) -> Summary:
-    """Writes one generation, as a stream with these pages would."""
+    """Write one generation, from a stream with these pages."""
     writer = MemoryWriter(directory, name, base)
     try:
         writer.begin(frame.blocks)
@@ -52,10 +52,10 @@ def save(
 
 
 class Memory:
-    """Takes a stream's pages, of which none may come twice."""
+    """Receives a stream's pages, each of which may come only once."""
 
     def __init__(self) -> None:
-        self.pages: dict[Place, bytes] = {}
+        self.pages: dict[Location, bytes] = {}
 
     def begin(self, blocks: tuple[Block, ...]) -> None:
         assert blocks == BLOCKS
@@ -68,8 +68,8 @@ class Memory:
         raise AssertionError("nobody needs to be told of zeros")
 
 
-def restore(directory: Path, name: str, frame: Frame = FRAME) -> dict[Place, bytes]:
-    """What QEMU would get: all pages but those of zeros."""
+def restore(directory: Path, name: str, frame: Frame = FRAME) -> dict[Location, bytes]:
+    """Return what QEMU would get: all pages but those of zeros."""
     with os.fdopen(os.memfd_create("stream"), "w+b") as file:
         MemoryImage.read(directory, name).write_stream(file.fileno())
         file.seek(0)
@@ -79,13 +79,13 @@ def restore(directory: Path, name: str, frame: Frame = FRAME) -> dict[Place, byt
 
 
 def overhead(path: Path) -> int:
-    """Bytes of the file that are no pages."""
+    """Return the bytes of the file that are not pages."""
     begin = TRAILER.unpack(path.read_bytes()[-TRAILER.size :])[1]
     return path.stat().st_size - int(begin)
 
 
 def written(path: Path) -> float:
-    """Pages in the file."""
+    """Return the pages in the file."""
     return (path.stat().st_size - overhead(path)) / PAGE
 
 
@@ -235,7 +235,7 @@ def test_a_base_that_is_not_there(tmp_path: Path) -> None:
 
 
 def damaged(directory: Path, data: bytes) -> None:
-    """Reading a file with this content is refused, for restoring and as a base."""
+    """Check that reading a file with this content is refused, for restoring and as a base."""
     path = directory / "memory-1"
     path.write_bytes(data)
     with pytest.raises(MemoryFileError, match="memory-1 is damaged"):
@@ -248,8 +248,8 @@ def test_every_byte_of_the_end_counts(tmp_path: Path, mask: int) -> None:
     data = (tmp_path / "memory-1").read_bytes()
     end = overhead(tmp_path / "memory-1")
     assert TRAILER.size + len(FRAME.tail) < end < 2000
-    for place in range(len(data) - end, len(data)):
-        damaged(tmp_path, data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :])
+    for offset in range(len(data) - end, len(data)):
+        damaged(tmp_path, data[:offset] + bytes([data[offset] ^ mask]) + data[offset + 1 :])
 
 
 def test_a_file_that_is_cut_or_longer(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_pages_that_have_gone(tmp_path: Path) -> None:
 
 
 def rewrite(directory: Path, **changes: object) -> None:
-    """memory-1 with another meta, whose digest is right."""
+    """Write memory-1 with other metadata, whose digest is right."""
     path = directory / "memory-1"
     data = path.read_bytes()
     mark, begin, length, _ = TRAILER.unpack(data[-TRAILER.size :])
@@ -352,7 +352,7 @@ def test_no_more_memory_than_the_machine_has(tmp_path: Path, changes: dict[str, 
 
 
 def test_an_end_of_gigabytes_is_not_read(tmp_path: Path) -> None:
-    """Neither of the devices' state, nor of a table that is all holes."""
+    """Neither the devices' state, nor a table that consists of holes."""
     save(tmp_path, "memory-1", None, {(0, 0): content(1)})
     data = (tmp_path / "memory-1").read_bytes()
     length = TRAILER.unpack(data[-TRAILER.size :])[2]
@@ -389,10 +389,10 @@ GENERATION = st.lists(st.tuples(st.sampled_from(PLACES), st.none() | st.integers
 @settings(max_examples=60, deadline=None)
 @given(st.lists(GENERATION, min_size=1, max_size=6))
 def test_any_generations_come_back(
-    generations: Sequence[Sequence[tuple[Place, int | None]]],
+    generations: Sequence[Sequence[tuple[Location, int | None]]],
 ) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        directory, base, state = Path(place), None, dict[Place, bytes]()
+    with tempfile.TemporaryDirectory() as path:
+        directory, base, state = Path(path), None, dict[Location, bytes]()
         for count, writes in enumerate(generations):
             name = f"memory-{count}"
             writer = MemoryWriter(directory, name, base)

@@ -1,8 +1,7 @@
-"""The helper that takes in a machine's memory, as the process it is."""
+"""The helper that receives a machine's memory, as a real process."""
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -27,8 +26,6 @@ pytestmark = pytest.mark.timeout(120)
 
 LIMIT = 30.0
 """Seconds that a helper may take for anything."""
-A_WHILE = 1.0
-"""Seconds in which a helper that needs not wait would have said something."""
 FRAME = Frame(b"QEVM\0\0\0\x03", 2, 0, 4, (Block(b"pc.ram", 8 * PAGE),), b"\x04 state")
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
@@ -42,7 +39,7 @@ def content(value: int) -> bytes:
 
 
 def stream(*values: int) -> bytes:
-    """A machine whose first pages have these values."""
+    """Return the stream of a machine whose first pages have these values."""
     target = io.BytesIO()
     writer = StreamWriter(target, FRAME)
     writer.begin()
@@ -52,14 +49,14 @@ def stream(*values: int) -> bytes:
 
 
 class Helper:
-    """The process, and the far ends of its descriptors."""
+    """The process, and our ends of its descriptors."""
 
     def __init__(self, directory: Path, memory: str = "memory-1", **changes: object) -> None:
         stream, self._stream = os.pipe()
         self._result, result = os.pipe()
         request = {
             "stream": stream, "result": result, "directory": str(directory), "memory": memory,
-            "base": None, "lock": None, "idle": False, "seal": [], "merge": None, **changes,
+            "base": None, "idle": False, "seal": [], "merge": None, **changes,
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", PROGRAM, PACKAGE, json.dumps(request)],
@@ -69,7 +66,7 @@ class Helper:
         )
         os.close(stream)
         os.close(result)
-        self._told = b""
+        self._reported = b""
 
     def __enter__(self) -> "Helper":
         return self
@@ -86,21 +83,21 @@ class Helper:
         self.close_result()
 
     def line(self, limit: float = LIMIT) -> dict[str, object] | None:
-        """The next one; None if none has come within `limit` seconds."""
-        while b"\n" not in self._told:
+        """Return the next line; None if none has arrived within `limit` seconds."""
+        while b"\n" not in self._reported:
             readable, _, _ = select.select([self._result], [], [], limit)
             if not readable:
                 return None
             data = os.read(self._result, 1 << 16)
             assert data, "it ended without an answer"
-            self._told += data
-        line, _, self._told = self._told.partition(b"\n")
-        told = json.loads(line)
-        assert isinstance(told, dict)
-        return told
+            self._reported += data
+        line, _, self._reported = self._reported.partition(b"\n")
+        reported = json.loads(line)
+        assert isinstance(reported, dict)
+        return reported
 
     def send(self, data: bytes) -> None:
-        """No more than a pipe holds; that nobody reads any more is no fault of ours."""
+        """Send no more than a pipe holds; that nobody reads any more is not an error."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._stream, data)
 
@@ -115,16 +112,16 @@ class Helper:
             self._result = -1
 
     def receive(self, data: bytes) -> dict[str, object]:
-        """What it says of that stream, from "ready" to the end."""
+        """Return its messages about that stream, from "ready" to the end."""
         assert self.line() == {"ready": True}
         self.send(data)
         self.end_stream()
-        told = self.line()
-        assert told is not None
-        return told
+        reported = self.line()
+        assert reported is not None
+        return reported
 
     def status(self) -> int:
-        """Its exit status; what it has said to nobody is shown."""
+        """Return its exit status; unread messages are shown."""
         _, words = self.process.communicate(timeout=LIMIT)
         sys.stderr.write(words.decode())
         return self.process.returncode
@@ -132,7 +129,7 @@ class Helper:
 
 @pytest.fixture
 def helper(tmp_path: Path) -> Iterator[Callable[..., Helper]]:
-    """Starts one that writes into the test's directory."""
+    """Start a helper that writes into the test's directory."""
     with contextlib.ExitStack() as stack:
         yield lambda *names, **changes: stack.enter_context(
             Helper(tmp_path / "machine", *names, **changes)
@@ -160,10 +157,10 @@ def restored(machine: Path, name: str) -> bytes:
 
 def test_memory_is_kept(machine: Path, helper: Callable[..., Helper]) -> None:
     receiver = helper()
-    told = receiver.receive(stream(1, 2, 3))
+    reported = receiver.receive(stream(1, 2, 3))
     assert receiver.status() == 0
     path = machine / "memory-1"
-    assert told == {
+    assert reported == {
         "files": {"memory-1": seal(path)},
         "chain": ["memory-1"],
         "live": 3 * PAGE,
@@ -178,10 +175,10 @@ def test_only_what_changed_is_written_over_a_base(
 ) -> None:
     helper("memory-1").receive(stream(1, 2, 3, 4, 5))
     before = seal(machine / "memory-1")
-    told = helper("memory-2", base="memory-1").receive(stream(1, 2, 9, 4, 5))
-    assert told["files"] == {"memory-2": seal(machine / "memory-2")}
-    assert told["chain"] == ["memory-1", "memory-2"]
-    assert told["live"] == 5 * PAGE
+    reported = helper("memory-2", base="memory-1").receive(stream(1, 2, 9, 4, 5))
+    assert reported["files"] == {"memory-2": seal(machine / "memory-2")}
+    assert reported["chain"] == ["memory-1", "memory-2"]
+    assert reported["live"] == 5 * PAGE
     assert PAGE < (machine / "memory-2").stat().st_size < 2 * PAGE
     assert restored(machine, "memory-2") == stream(1, 2, 9, 4, 5)
     assert seal(machine / "memory-1") == before
@@ -193,35 +190,10 @@ def test_layers_are_sealed_and_merged(
     for name in ("disk-1", "disk-2", "disk-3"):
         write_overlay(machine / name, 1 << 30)
     merged = {"layers": ["disk-1", "disk-2"], "into": "disk-4"}
-    told = helper(seal=["disk-3"], merge=merged).receive(stream(1))
+    reported = helper(seal=["disk-3"], merge=merged).receive(stream(1))
     names = ["disk-3", "disk-4", "memory-1"]
-    assert told["files"] == {name: seal(machine / name) for name in names}
+    assert reported["files"] == {name: seal(machine / name) for name in names}
     assert sorted(os.listdir(machine)) == ["disk-1", "disk-2", *names]
-
-
-def test_one_at_a_time(tmp_path: Path, machine: Path, helper: Callable[..., Helper]) -> None:
-    lock = str(tmp_path / "not there yet" / "checkpoint.lock")
-    first = helper("memory-1", lock=lock)
-    assert first.line() == {"ready": True}
-    second = helper("memory-2", lock=lock)
-    assert second.line(A_WHILE) is None
-    first.send(stream(1))
-    assert second.line(A_WHILE) is None
-    first.end_stream()
-    assert "files" in (first.line() or {})
-    assert "files" in second.receive(stream(2))
-    assert sorted(os.listdir(machine)) == ["memory-1", "memory-2"]
-
-
-def test_a_helper_that_is_killed_holds_nothing_up(
-    tmp_path: Path, machine: Path, helper: Callable[..., Helper]
-) -> None:
-    lock = str(tmp_path / "lock")
-    first = helper("memory-1", lock=lock)
-    assert first.line() == {"ready": True}
-    second = helper("memory-2", lock=lock)
-    first.process.kill()
-    assert "files" in second.receive(stream(2))
 
 
 def test_it_gives_way_to_all_other_work(machine: Path, helper: Callable[..., Helper]) -> None:
@@ -239,10 +211,10 @@ def test_it_gives_way_to_all_other_work(machine: Path, helper: Callable[..., Hel
 )  # fmt: skip
 def test_a_broken_stream(machine: Path, helper: Callable[..., Helper], broken: bytes) -> None:
     receiver = helper()
-    told = receiver.receive(broken)
-    assert sorted(told) == ["errno", "error"]
-    assert told["errno"] == 0
-    assert told["error"]
+    reported = receiver.receive(broken)
+    assert sorted(reported) == ["errno", "error"]
+    assert reported["errno"] == 0
+    assert reported["error"]
     assert receiver.status() == 1
     assert os.listdir(machine) == []
 
@@ -310,15 +282,3 @@ def test_it_ends_when_nobody_waits_for_the_result(
     receiver.end_stream()
     assert receiver.status() == 1
     assert capsys.readouterr().err == ""
-
-
-def test_it_does_not_begin_when_nobody_waits_for_its_turn(
-    tmp_path: Path, machine: Path, helper: Callable[..., Helper], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        receiver = helper(lock=lock.name)
-        receiver.close_result()
-    assert receiver.status() == 1
-    assert capsys.readouterr().err == ""
-    assert os.listdir(machine) == []

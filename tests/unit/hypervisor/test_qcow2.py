@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from boincvm.hypervisor.qcow2 import (
@@ -24,7 +24,7 @@ MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 
 
 def over(overlay, backing):
-    """The two as QEMU is told of them: the overlay's header names nothing."""
+    """Return the two as QEMU gets them: the overlay's header names nothing."""
     nodes = [
         {"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}}
         for path in (overlay, backing)
@@ -41,7 +41,7 @@ def qemu_img(*arguments: object) -> str:
 
 @pytest.fixture
 def backing(tmp_path):
-    """8 MiB, not all zero."""
+    """Make a disk of 8 MiB, not all zero."""
     raw, path = tmp_path / "raw", tmp_path / "a backing: file, with signs.qcow2"
     raw.write_bytes(b"\x5a" * (3 * MIB) + bytes(5 * MIB))
     qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, path)
@@ -53,9 +53,9 @@ def test_an_overlay_is_sound_and_of_its_size(backing, tmp_path, size):
     overlay = tmp_path / "overlay.qcow2"
     write_overlay(overlay, size)
     assert check_disk(overlay) == size
-    told = json.loads(qemu_img("info", "--output=json", overlay))
-    assert told["virtual-size"] == size
-    assert "backing-filename" not in told
+    reported = json.loads(qemu_img("info", "--output=json", overlay))
+    assert reported["virtual-size"] == size
+    assert "backing-filename" not in reported
     checked = json.loads(qemu_img("check", "--output=json", overlay))
     assert checked["check-errors"] == 0
     assert not {"corruptions", "leaks"} & set(checked)
@@ -97,7 +97,7 @@ def test_what_is_no_qcow2_file_is_no_disk(tmp_path, content):
 
 @pytest.mark.parametrize("name", ["raw", "vmdk", "vdi", "vpc", "vhdx", "qed", "qcow", "parallels"])
 def test_other_formats_are_no_disks(tmp_path, name):
-    """They may name other files of the host, as VMDK does in a descriptor that is plain text."""
+    """They may name other files of the host, as VMDK does in a plain-text descriptor."""
     qemu_img("create", "-q", "-f", name, tmp_path / "disk", "8M")
     with pytest.raises(DiskRefusedError, match=r"is not a qcow2 file|version 1, not 3"):
         check_disk(tmp_path / "disk")
@@ -143,7 +143,7 @@ def test_what_is_no_file_of_its_own_is_no_disk(tmp_path):
 
 
 def changed(offset, kind, value):
-    """The head and the length of an overlay of 1 GiB with that field changed."""
+    """Return the head and the length of an overlay of 1 GiB with that field changed."""
     with tempfile.TemporaryDirectory() as directory:
         write_overlay(Path(directory, "disk"), GIB)
         data = Path(directory, "disk").read_bytes()
@@ -204,19 +204,24 @@ def test_a_file_hidden_behind_the_names_of_features():
 
 
 @given(st.lists(st.tuples(st.integers(0, 135), st.integers(0, 255)), min_size=1, max_size=4))
+@example([(103, 160)])  # a longer header, whose further fields are all zero
+@example([(103, 112), (104, 1)])  # its compression is not zlib
 def test_no_header_names_a_file(changes):
-    """Whatever bytes are changed: what is taken names nothing and needs nothing."""
+    """Whatever bytes are changed, an accepted file names nothing and needs nothing."""
     head, length = changed(104, "Q", 0)
     changed_head = bytearray(head)
-    for place, value in changes:
-        changed_head[place] = value
+    for offset, value in changes:
+        changed_head[offset] = value
     try:
         check_header(bytes(changed_head), length, "disk")
     except DiskRefusedError:
         return
     assert bytes(changed_head[:20]) == head[:20]
-    assert bytes(changed_head[60:104]) == head[60:104]
-    assert struct.unpack_from(">I", changed_head, 104)[0] in (0, 0x6803F857)
+    assert bytes(changed_head[60:100]) == head[60:100]
+    (at,) = struct.unpack_from(">I", changed_head, 100)
+    assert at >= 104
+    assert not any(changed_head[104:at])  # fields that change nothing if they are zero
+    assert struct.unpack_from(">I", changed_head, at)[0] in (0, 0x6803F857)
 
 
 @pytest.mark.parametrize("size", [1 << 20, (512 << 20) + 3 * CLUSTER])
@@ -245,7 +250,7 @@ def test_a_compressed_disk_is_not_written_raw(tmp_path: Path) -> None:
 
 
 def test_a_small_disk_does_not_become_a_large_one(tmp_path: Path) -> None:
-    """Its tables may lead to one cluster again and again."""
+    """Its tables may refer to one cluster again and again."""
     disk = tmp_path / "disk.qcow2"
     write_overlay(disk, 1 << 30)
     with disk.open("r+b") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.hypervisor.qcow2 import check_disk, write_overlay
-from boincvm.hypervisor.qemu.qcow2_merge import MergeError, merge
+from boincvm.hypervisor.qcow2_merge import MergeError, merge
 
 SIZE = 3 << 30
 
@@ -33,7 +33,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def chain(*paths: Path) -> str:
-    """The disk that has these layers, the lowest first, as QEMU is told of them."""
+    """Return the disk that has these layers, the lowest first, as QEMU gets them."""
     node: dict[str, object] | None = None
     for path in paths:
         file = {"driver": "file", "filename": str(path)}

@@ -1,13 +1,16 @@
-"""QEMU's command line: names of files are names, and nothing is probed."""
+"""QEMU's command line: file names cannot inject options, and nothing is probed."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.hypervisor.qemu.command import layer_options, machine_command, read_only_layer
 from boincvm.hypervisor.qemu.launch import Launch, Memory
+from boincvm.job.model import PortForward
 
 ODD = "/m,file=x:y=z {}'\"%"
 
@@ -19,7 +22,7 @@ def spec() -> MachineSpec:
 
 
 def command(spec: MachineSpec, launch: Launch) -> list[str]:
-    return machine_command(spec, "tcg", launch, qmp=3, link=4, console=5)
+    return machine_command(spec, "tcg", launch, qmp="fd=3", link="fd=4", console="fd=5")
 
 
 LAYERS = ("disk-000001.qcow2", "disk-000002.qcow2")
@@ -46,22 +49,34 @@ def test_a_name_with_commas_is_one_name(spec: MachineSpec, launch: Launch) -> No
 
 
 def leaves(value: object) -> list[object]:
-    """All that is in a document but its keys."""
+    """Return everything in a document but its keys."""
     if isinstance(value, dict):
         return [leaf for one in value.values() for leaf in leaves(one)]
     return [value]
+
+
+def test_ports_lead_from_the_loopback_address_alone(spec: MachineSpec) -> None:
+    forwards = (PortForward(8080, 80), PortForward(2222, 22))
+    assert "user,id=net" in command(spec, Launch(LAYERS))
+    words = command(spec._replace(forwards=forwards), Launch(LAYERS))
+    assert (
+        "user,id=net,hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80"
+        ",hostfwd=tcp:127.0.0.1:2222-10.0.2.15:22"
+    ) in words
+    words = command(spec._replace(forwards=forwards, network=False), Launch(LAYERS))
+    assert not [word for word in words if "hostfwd" in word]
 
 
 def test_the_format_of_each_disk_is_said_and_what_lies_beneath_it(spec: MachineSpec) -> None:
     words = command(spec, Launch(LAYERS))
     assert "-drive" not in words
     nodes = [json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-blockdev"]
-    told = {node["node-name"]: (node["driver"], node.get("backing", "-")) for node in nodes}
-    assert told == {
+    reported = {node["node-name"]: (node["driver"], node.get("backing", "-")) for node in nodes}
+    assert reported == {
         "image": ("qcow2", None),
         "disk-000001": ("qcow2", "image"),
         "disk-000002": ("qcow2", "disk-000001"),
-        "window": ("raw", "-"),
+        "transfer-disk": ("raw", "-"),
     }
     assert {node["file"]["driver"] for node in nodes} == {"file"}
 
@@ -82,3 +97,23 @@ def test_so_it_is_for_disks_that_come_later() -> None:
         assert node["driver"] == "qcow2"
         assert "backing" in node
         assert node["file"]["driver"] == "file"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("directory", ["share", "share/qemu"])
+def test_firmware_beside_the_program_is_used_if_it_is_whole(
+    spec: MachineSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: str
+) -> None:
+    monkeypatch.setattr(qemu_command, "find_program", lambda name: str(tmp_path / name))
+    assert "-L" not in command(spec, Launch(LAYERS))
+    firmware = tmp_path / directory
+    firmware.mkdir(parents=True)
+    (firmware / "bios-256k.bin").touch()
+    # Without the other part QEMU would look for a disk to boot, for ever.
+    with pytest.raises(HypervisorMissingError, match=r"pvh\.bin"):
+        command(spec, Launch(LAYERS))
+    (firmware / "pvh.bin").touch()
+    assert command(spec, Launch(LAYERS))[:3] == [
+        str(tmp_path / "qemu-system-x86_64"),
+        "-L",
+        str(firmware),
+    ]

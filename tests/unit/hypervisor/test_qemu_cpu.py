@@ -1,4 +1,4 @@
-"""The guest's CPU: the usual one, and the one with which a saved machine began."""
+"""The guest's CPU: the default, and the one with which a saved machine started."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_an_emulated_guest_does_not_move_memory_byte_by_byte() -> None:
 def test_a_saved_machine_goes_on_with_the_cpu_that_it_had(
     accelerator: str, cpu: str | None, expected: str
 ) -> None:
-    """One that a former boincvm saved does not say it; it had what was usual then."""
+    """A state from an older boincvm does not record it; it had the default of that time."""
     state = read_saved_state(saved(accelerator=accelerator, cpu=cpu))
     assert state.cpu == expected
     assert acceleration_options(accelerator, state.cpu)[-2:] == ["-cpu", expected]

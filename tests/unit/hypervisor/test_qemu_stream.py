@@ -1,4 +1,4 @@
-"""QEMU's migration stream: what is in it, and what must not be in it."""
+"""QEMU's migration stream: what it contains, and what it must not contain."""
 
 import io
 import os
@@ -17,6 +17,7 @@ from boincvm.hypervisor.qemu.stream import (
     StreamError,
     StreamWriter,
     read_stream,
+    with_machine_type,
 )
 
 MARK = b"QEVM\0\0\0\x03"
@@ -43,7 +44,7 @@ def footer(section: int = SECTION) -> bytes:
 
 
 def setup(blocks: Iterable[Block] = BLOCKS, total: int | None = None) -> bytes:
-    """The section that names the blocks."""
+    """Return the section that names the blocks."""
     blocks = tuple(blocks)
     if total is None:
         total = sum(block.size for block in blocks)
@@ -54,7 +55,7 @@ def setup(blocks: Iterable[Block] = BLOCKS, total: int | None = None) -> bytes:
 
 
 def page(number: int, data: bytes, name: bytes | None = None) -> bytes:
-    """`name` None: in the same block as the one before."""
+    """Return a page; `name` None: in the same block as the one before."""
     flags = WHOLE if name is not None else WHOLE | CONTINUE
     return word(number << 12 | flags) + (text(name) if name is not None else b"") + data
 
@@ -82,7 +83,7 @@ FRAME = Frame(HEAD, SECTION, INSTANCE, VERSION, BLOCKS, TAIL)
 
 
 class Recorder:
-    """Every page by block and number, None for one of zeros; `order`: how they came."""
+    """Every page by block and number, None for one of zeros; `order`: how they arrived."""
 
     def __init__(self) -> None:
         self.blocks: tuple[Block, ...] | None = None
@@ -108,7 +109,7 @@ class Recorder:
 
 
 class Source(io.BytesIO):
-    """Nobody may want more of it at once than the reader's cap."""
+    """A stream of which no more may be read at once than the reader's limit."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         assert size is not None
@@ -127,7 +128,7 @@ def refuse(data: bytes, reason: str) -> None:
 
 
 def structure() -> list[int]:
-    """Where the whole stream has no content of pages."""
+    """Return the stream without the content of pages."""
     places: list[int] = []
     at = 0
     for kind in (A, B, C, B, C):  # in the order in which they come
@@ -228,8 +229,24 @@ def test_a_page_is_filled_with_zeros_only() -> None:
     refuse(stream(section(END, zeros(0, b"vga", fill=b"\1"))), "something other than zeros")
 
 
+SWITCHOVER_START = b"\x08\0\x0b\0\0"
+
+
+def test_qemu_may_say_when_the_guest_has_stopped() -> None:
+    """As it does since 10.0; it changes nothing, and is not kept."""
+    parts = (section(PART, page(1, A, b"pc.ram")), section(END, page(2, B, b"pc.ram")))
+    frame, pages = parse(stream(*parts))
+    with_it, same_pages = parse(stream(parts[0], SWITCHOVER_START, parts[1]))
+    assert (with_it, vars(same_pages)) == (frame, vars(pages))
+
+
+@pytest.mark.parametrize("odd", [b"\x08\0\x07\0\0", b"\x08\0\x0b\0\1x", b"\x08\0"])
+def test_it_says_nothing_else(odd: bytes) -> None:
+    refuse(stream(odd, section(END)), "something else comes")
+
+
 def page_bits(bits: int, name: bytes = b"configuration/target-page-bits") -> bytes:
-    """The subsection of a target whose pages may be of several sizes."""
+    """Return the subsection of a target whose pages may have several sizes."""
     return b"\x05" + bytes([len(name)]) + name + struct.pack(">II", 1, bits)
 
 
@@ -237,12 +254,21 @@ def test_how_large_pages_are_belongs_to_the_head() -> None:
     head = HEAD + page_bits(12)
     frame, _ = parse(head + setup() + section(END) + TAIL)
     assert frame.head == head
-    assert frame.has_configuration
     target = io.BytesIO()
     writer = StreamWriter(target, frame)
     writer.begin()
     writer.end()
     assert parse(target.getvalue())[0] == frame
+
+
+def test_a_machine_type_is_named_once() -> None:
+    """Where it is missing it comes first; page sizes, where the target has several, follow it."""
+    named = with_machine_type(MARK + TAIL, "pc-q3", has_page_size=False)
+    assert named == HEAD + TAIL
+    assert with_machine_type(named, "other", has_page_size=True) == named
+    virt = with_machine_type(MARK, "virt-7.2", has_page_size=True)
+    assert virt == MARK + b"\x07\0\0\0\x08virt-7.2" + page_bits(12)
+    assert parse(virt + setup() + section(END) + TAIL)[0].head == virt
 
 
 WRONG_BEGINNINGS = {
@@ -318,8 +344,8 @@ def test_it_may_not_end_within_a_page_either(length: int) -> None:
     refuse(WHOLE_STREAM[:length], "ends prematurely|something other than zeros")
 
 
-def judge(data: bytes) -> None:
-    """Anything but StreamError, and reading more than is allowed, fails the test."""
+def check(data: bytes) -> None:
+    """Fail the test on anything but StreamError, and on reading more than is allowed."""
     try:
         frame, recorder = parse(data)
     except StreamError:
@@ -329,20 +355,22 @@ def judge(data: bytes) -> None:
 
 @pytest.mark.parametrize("mask", [0x01, 0x02, 0x08, 0x10, 0x20, 0x80, 0xFF])
 def test_any_byte_of_the_structure_changed(mask: int) -> None:
-    for place in structure():
-        judge(
-            WHOLE_STREAM[:place] + bytes([WHOLE_STREAM[place] ^ mask]) + WHOLE_STREAM[place + 1 :]
+    for offset in structure():
+        check(
+            WHOLE_STREAM[:offset]
+            + bytes([WHOLE_STREAM[offset] ^ mask])
+            + WHOLE_STREAM[offset + 1 :]
         )
 
 
 @given(st.integers(0, len(WHOLE_STREAM) - 1), st.integers(0, 255))
-def test_any_byte_changed(place: int, value: int) -> None:
-    judge(WHOLE_STREAM[:place] + bytes([value]) + WHOLE_STREAM[place + 1 :])
+def test_any_byte_changed(offset: int, value: int) -> None:
+    check(WHOLE_STREAM[:offset] + bytes([value]) + WHOLE_STREAM[offset + 1 :])
 
 
 @given(st.sampled_from([0, len(HEAD), len(HEAD) + 20, len(HEAD + setup())]), st.binary())
 def test_random_bytes_after_a_good_beginning(length: int, rest: bytes) -> None:
-    judge(WHOLE_STREAM[:length] + rest)
+    check(WHOLE_STREAM[:length] + rest)
 
 
 PARTS = [
@@ -355,13 +383,13 @@ PARTS = [
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(PARTS)))
 def test_good_parts_in_any_order(parts: list[bytes]) -> None:
-    judge(HEAD + setup() + b"".join(parts))
-    judge(HEAD + b"".join(parts))
+    check(HEAD + setup() + b"".join(parts))
+    check(HEAD + b"".join(parts))
 
 
 def test_a_stream_comes_through_a_pipe_in_small_pieces() -> None:
-    near, far = os.pipe()
-    with os.fdopen(near, "rb", buffering=100) as source, os.fdopen(far, "wb") as target:
+    local, remote = os.pipe()
+    with os.fdopen(local, "rb", buffering=100) as source, os.fdopen(remote, "wb") as target:
         for at in range(0, len(WHOLE_STREAM), 1000):  # less than a pipe holds
             target.write(WHOLE_STREAM[at : at + 1000])
             target.flush()

@@ -1,4 +1,4 @@
-"""Which driver goes first, and why another one does not."""
+"""Which driver is ranked first, and why others are not."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def test_the_best_one(
         (BOXED_UML, Needs(display=True), "no screen"),
         (BOXED_UML, Needs(firmware=True), "no firmware"),
         (BOXED_UML, Needs(cpus=2), "at most 1 processors, and the job asks for 2"),
-        (UML, Needs(), "no boundary against hostile programs"),
+        (UML, Needs(), "does not isolate hostile programs"),
     ],
 )
 def test_why_not(verdict: Verdict, needs: Needs, why: str) -> None:
@@ -93,11 +93,11 @@ def test_what_speaks_for_it() -> None:
         " starts at once from golden snapshots"
     )
     (one,) = rank({"uml": UML}, Needs(is_trusted=True))
-    assert "no boundary against hostile programs" in one.reason
+    assert "no isolation of hostile programs" in one.reason
 
 
 def test_one_that_nobody_has_seen_work_is_not_taken_for_want_of_others() -> None:
     unproved = VIRTUALBOX._replace(is_proved=False)
     (found, _) = rank({"qemu": MISSING, "vmware": unproved}, Needs(is_trusted=True))
-    assert found.refused.startswith("nobody has seen its machines run")
+    assert found.refused.startswith("its machines have never been tested")
     assert best(rank({"vmware": unproved}, Needs(is_named=True))) is not None

@@ -1,4 +1,4 @@
-"""Raw copies of images' disks, which lie beneath the disks of all machines of some drivers."""
+"""Raw copies of images' disks, on which the disks of all machines of some drivers are based."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Drivers are found by their names: ours, and those that other packages bring."""
+"""Drivers are found by their names: ours, and those of other packages."""
 
 import subprocess
 import sys

@@ -1,9 +1,8 @@
-"""The window of a serial line: no more is on the way than the guest has room for."""
+"""Flow control of a serial line: no more is in transit than the guest can buffer."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 
@@ -17,7 +16,7 @@ class Host(asyncio.Protocol):
     """The protocol that a link would be."""
 
     def __init__(self) -> None:
-        self.heard = bytearray()
+        self.received = bytearray()
         self.paused: list[bool] = []
         self.lost = asyncio.Event()
         self.enough = asyncio.Event()
@@ -27,8 +26,8 @@ class Host(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.heard += data
-        if len(self.heard) >= MUCH:
+        self.received += data
+        if len(self.received) >= MUCH:
             self.enough.set()
 
     def pause_writing(self) -> None:
@@ -42,7 +41,7 @@ class Host(asyncio.Protocol):
 
 
 class Guest:
-    """What reads and writes the far ends of both lines."""
+    """Reads and writes the guest's ends of both lines."""
 
     def __init__(self, line: socket.socket, receipts: socket.socket) -> None:
         self.line, self.receipts = line, receipts
@@ -66,22 +65,34 @@ class Guest:
 
 
 async def turns() -> None:
-    """Whatever the event loop has to do is done."""
+    """Let the event loop do everything that is pending."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
+class Lines:
+    """Both lines, and the guest at their ends."""
+
+    def __init__(self) -> None:
+        (line, far_line), (receipts, far_receipts) = socket.socketpair(), socket.socketpair()
+        for remote in (far_line, far_receipts):
+            remote.setblocking(False)
+        self.ours = (line, receipts)
+        self.guest = Guest(far_line, far_receipts)
+
+    def close(self) -> None:
+        self.guest.line.close()
+        self.guest.receipts.close()
+
+
 @pytest.fixture
 async def both() -> AsyncIterator[tuple[Host, Guest]]:
-    async with AsyncExitStack() as stack:
-        (line, far_line), (receipts, far_receipts) = socket.socketpair(), socket.socketpair()
-        for far in (far_line, far_receipts):
-            far.setblocking(False)
-            stack.callback(far.close)
-        host = await SerialChannel(line, receipts).connect(Host)
-        yield host, Guest(far_line, far_receipts)
-        host.transport.abort()
-        await turns()
+    lines = Lines()
+    host = await SerialChannel(*lines.ours).connect(Host)
+    yield host, lines.guest
+    host.transport.abort()
+    await turns()
+    lines.close()
 
 
 async def test_what_the_guest_says_passes(both: tuple[Host, Guest]) -> None:
@@ -89,7 +100,7 @@ async def test_what_the_guest_says_passes(both: tuple[Host, Guest]) -> None:
     guest.line.send(b"x" * MUCH)
     async with asyncio.timeout(LIMIT):
         await host.enough.wait()
-    assert host.heard == b"x" * MUCH
+    assert host.received == b"x" * MUCH
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
@@ -137,3 +148,55 @@ async def test_the_end_of_either_line_is_that_of_the_link(
         await host.lost.wait()
     assert host.transport.is_closing()
     host.transport.write(b"late")  # harmless
+
+
+async def test_other_lines_take_over() -> None:
+    """The link does not notice: what is written meanwhile waits, and the old lines may end."""
+    first, second, third = (Lines() for _ in range(3))
+    channel = SerialChannel(*first.ours)
+    host = await channel.connect(Host)
+    host.transport.write(b"before")
+    assert await first.guest.read() == b"before"  # and gives no receipt
+    channel.hold()
+    host.transport.write(bytes(WINDOW))
+    await turns()
+    assert first.guest.is_silent()
+    first.close()
+    await turns()
+    assert not host.lost.is_set()
+    await channel.replace(*second.ours)
+    assert len(await second.guest.read()) == WINDOW
+    second.guest.line.send(b"x" * MUCH)
+    async with asyncio.timeout(LIMIT):
+        await host.enough.wait()
+    channel.hold()
+    await channel.replace(*third.ours)  # although the old lines are still there
+    await turns()
+    assert not host.lost.is_set()
+    second.close()
+    third.close()
+    async with asyncio.timeout(LIMIT):
+        await host.lost.wait()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_no_other_lines_take_over(*, ended: bool) -> None:
+    """The link goes on over those that it has, or ends."""
+    lines = Lines()
+    channel = SerialChannel(*lines.ours)
+    host = await channel.connect(Host)
+    channel.hold()
+    host.transport.write(b"waits")
+    if ended:
+        lines.close()
+    await turns()
+    channel.unhold()
+    if ended:
+        async with asyncio.timeout(LIMIT):
+            await host.lost.wait()
+    else:
+        assert await lines.guest.read() == b"waits"
+        assert not host.lost.is_set()
+        host.transport.abort()
+        await turns()
+        lines.close()

@@ -1,4 +1,4 @@
-"""What the driver for User-mode Linux refuses before anything is made."""
+"""What the driver for User-mode Linux refuses before anything is created."""
 
 from pathlib import Path
 

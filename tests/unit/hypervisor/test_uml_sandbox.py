@@ -1,4 +1,4 @@
-"""What a User-mode Linux's sandbox and disks are made of; the machines run in tests/vm."""
+"""How the sandbox and disks of a User-mode Linux are made; tests/vm runs the machines."""
 
 import os
 import struct
@@ -78,7 +78,7 @@ def test_our_own_kernel_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_no_program_is_taken_for_a_dynamic_one(tmp_path: Path) -> None:
-    """So it is started, and says itself why it does not run."""
+    """So it is started, and itself reports why it does not run."""
     for content in (b"", b"#!/bin/sh\n", b"\x7fELF"):
         (tmp_path / "file").write_bytes(content)
         with (tmp_path / "file").open("rb") as file:

@@ -1,4 +1,4 @@
-"""The boot disc and the disks' layers that VirtualBox is given."""
+"""The boot disc and the disk layers that VirtualBox gets."""
 
 import struct
 import subprocess
@@ -9,18 +9,21 @@ import pytest
 
 from boincvm.errors import HypervisorError
 from boincvm.host.resources import processor_name
-from boincvm.hypervisor.boot_disc import CODE, SECTOR, machine_code, write_boot_disc
+from boincvm.hypervisor.boot_disc import SECTOR, write_boot_disc
+from boincvm.hypervisor.boot_loader import CODE, machine_code
 from boincvm.hypervisor.contract import Checkpoint
+from boincvm.hypervisor.saved_state import check_findings, check_layer
 from boincvm.hypervisor.virtualbox import vdi
-from boincvm.hypervisor.virtualbox.disks import check_layer_name, free_layer
-from boincvm.hypervisor.virtualbox.saved import check_identity, read_saved_state, read_table
+from boincvm.hypervisor.virtualbox.disks import LAYER
+from boincvm.hypervisor.virtualbox.saved import compare, read_saved_state, read_table
 from boincvm.hypervisor.virtualbox.vboxmanage import Version
+from support.elf_kernel import an_elf
 
 BELOW = uuid.UUID("b01c0000-0000-4000-8000-000000000001")
 
 
 def test_the_loader_is_what_it_says(tmp_path: Path) -> None:
-    """An assembler makes the same bytes of the text beside them."""
+    """An assembler makes the same bytes from the text beside them."""
     source = "".join(line[24:].strip() + "\n" for line in CODE.splitlines())
     (tmp_path / "loader.s").write_text(source)
     for command in (
@@ -29,18 +32,6 @@ def test_the_loader_is_what_it_says(tmp_path: Path) -> None:
     ):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "loader").read_bytes() == machine_code()
-
-
-def an_elf(*, entry: int | None = 0x100_0040, machine: bytes = b"\x7fELF\2\1") -> bytes:
-    """A kernel of one segment, with an entry point in its notes."""
-    code = b"the kernel's code" + bytes(4096)
-    note = b"" if entry is None else struct.pack("<III4sI", 4, 4, 18, b"Xen\0", entry)
-    data = 64 + 2 * 56
-    headers = struct.pack("<IIQQQQQQ", 1, 5, data, 0, 0x100_0000, len(code), 1 << 20, 0)
-    headers += struct.pack("<IIQQQQQQ", 4, 4, data + len(code), 0, 0, len(note), len(note), 0)
-    elf = machine.ljust(32, b"\0") + struct.pack("<Q", 64)
-    elf = elf.ljust(54, b"\0") + struct.pack("<HH", 56, 2)
-    return elf.ljust(64, b"\0") + headers + code + note
 
 
 @pytest.fixture
@@ -70,10 +61,10 @@ def test_a_boot_disc(tmp_path: Path, initrd: Path) -> None:
     ("kernel", "why"),
     [
         (an_elf(entry=None), "no PVH entry point"),
-        (an_elf(machine=b"\x7fELF\1\1"), "no 64-bit ELF"),
+        (an_elf(machine=b"\x7fELF\1\1"), "not a 64-bit ELF"),
         (an_elf()[:2000], "a segment is not in the file"),
         (an_elf()[:100], "headers are not in the file"),
-        (b"", "no 64-bit ELF"),
+        (b"", "not a 64-bit ELF"),
     ],
 )
 def test_a_kernel_that_cannot_be_started(
@@ -82,6 +73,21 @@ def test_a_kernel_that_cannot_be_started(
     (tmp_path / "kernel").write_bytes(kernel)
     with pytest.raises(HypervisorError, match=why):
         write_boot_disc(tmp_path / "disc", tmp_path / "kernel", initrd, "")
+
+
+def test_segments_without_content(tmp_path: Path, initrd: Path) -> None:
+    """In the loader's table they would be its end: neither code nor initrd were loaded."""
+    tables = []
+    for zeros in ((), (0, 32)):
+        (tmp_path / "kernel").write_bytes(an_elf(begin=512, zeros=zeros))
+        write_boot_disc(tmp_path / "disc", tmp_path / "kernel", initrd, "")
+        loader = (tmp_path / "disc").read_bytes()[20 * SECTOR :]
+        tables.append(list(struct.iter_unpack("<III", loader[0x400:0x424])))
+    (code, first, end), (same, second, _) = tables
+    assert (code[2], end, same) == (0x100_0000, (0, 0, 0), code)
+    assert first[:2] == second[:2]
+    # Their memory is the kernel's nevertheless.
+    assert (first[2], second[2]) == (0x110_0000, 33 << 20)
 
 
 def test_too_many_arguments(tmp_path: Path, initrd: Path) -> None:
@@ -97,7 +103,7 @@ def test_an_empty_layer(tmp_path: Path, size: int) -> None:
 
 
 def test_a_layer_that_is_larger_than_what_is_beneath(tmp_path: Path) -> None:
-    """What is beyond is zero, and not looked for beneath."""
+    """Data beyond is zero, and not read from beneath."""
     vdi.write_layer(tmp_path / "disk.vdi", 64 << 20, BELOW, 60 << 20)
     assert blocks_of(tmp_path / "disk.vdi") == dict.fromkeys(range(60, 64), b"")
 
@@ -105,9 +111,9 @@ def test_a_layer_that_is_larger_than_what_is_beneath(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("at", "value", "why"),
     [
-        (0x40, b"\0", "no VDI file"),
-        (0x44, b"\2", "no VDI file of version 1.1"),
-        (0x4C, b"\1", "no layer over another disk"),
+        (0x40, b"\0", "not a VDI file"),
+        (0x44, b"\2", "not a VDI file of version 1.1"),
+        (0x4C, b"\1", "not a layer over another disk"),
         (0x154, b"\0\0\0\0", "sizes are invalid"),
         (0x158, b"\xff\xff\xff\x7f", "sizes are invalid"),
         (0x170, b"\0" * 8, "sizes are invalid"),
@@ -129,22 +135,19 @@ def test_a_layer_that_is_refused(tmp_path: Path, at: int, value: bytes, why: str
 
 def test_a_short_layer(tmp_path: Path) -> None:
     (tmp_path / "disk.vdi").write_bytes(b"<<< ")
-    with pytest.raises(vdi.LayerRefusedError, match="no VDI file"):
+    with pytest.raises(vdi.LayerRefusedError, match="not a VDI file"):
         vdi.read_layer(tmp_path / "disk.vdi")
 
 
 @pytest.mark.parametrize("name", ["", "disk", "../a.vdi", "a/b.vdi", ".vdi", "a.vmdk", 7, "é.vdi"])
 def test_names_that_are_no_layers(name: object) -> None:
-    with pytest.raises(HypervisorError, match="no layer"):
-        check_layer_name(name)
+    with pytest.raises(HypervisorError, match="not a layer"):
+        check_layer(name, LAYER)
 
 
-def test_new_layers_have_greater_names(tmp_path: Path) -> None:
-    assert free_layer(tmp_path) == "disk-000001.vdi"
-    for name in ("disk-000007.vdi", "disk-x.vdi", "{a}.vdi"):
-        (tmp_path / name).touch()
-        check_layer_name(name)
-    assert free_layer(tmp_path) == "disk-000008.vdi"
+@pytest.mark.parametrize("name", ["disk-000007.vdi", "{a}.vdi"])
+def test_names_that_are_layers(name: str) -> None:
+    assert check_layer(name, LAYER) == name
 
 
 def put_block(path: Path, block: int, content: bytes | None) -> None:
@@ -154,33 +157,33 @@ def put_block(path: Path, block: int, content: bytes | None) -> None:
         (data,) = struct.unpack("<I", file.read(4))
         file.seek(0x184)
         (used,) = struct.unpack("<I", file.read(4))
-        place = 0xFFFFFFFE
+        location = 0xFFFFFFFE
         if content is not None:
             file.seek(data + used * vdi.BLOCK)
             file.write(content.ljust(vdi.BLOCK, b"\0"))
             file.seek(0x184)
             file.write(struct.pack("<I", used + 1))
-            place = used
+            location = used
         file.seek((1 << 20) + 4 * block)
-        file.write(struct.pack("<I", place))
+        file.write(struct.pack("<I", location))
 
 
 def blocks_of(path: Path) -> dict[int, bytes]:
-    """The first bytes of each block that a layer has."""
+    """Return the first bytes of each block that a layer has."""
     content = path.read_bytes()
     (data,) = struct.unpack_from("<I", content, 0x158)
     (count,) = struct.unpack_from("<I", content, 0x180)
     found = {}
-    for block, (place,) in enumerate(struct.iter_unpack("<I", content[1 << 20 :][: 4 * count])):
-        if place == 0xFFFFFFFE:
+    for block, (location,) in enumerate(struct.iter_unpack("<I", content[1 << 20 :][: 4 * count])):
+        if location == 0xFFFFFFFE:
             found[block] = b""
-        elif place != 0xFFFFFFFF:
-            found[block] = content[data + place * vdi.BLOCK :][: vdi.BLOCK].rstrip(b"\0")
+        elif location != 0xFFFFFFFF:
+            found[block] = content[data + location * vdi.BLOCK :][: vdi.BLOCK].rstrip(b"\0")
     return found
 
 
 def test_layers_become_one(tmp_path: Path) -> None:
-    """The uppermost block counts, a zero block too."""
+    """The uppermost block counts, even a block of zeros."""
     paths = [tmp_path / name for name in ("one.vdi", "two.vdi", "three.vdi")]
     below = BELOW
     for path in paths:
@@ -236,7 +239,7 @@ def test_a_saved_state() -> None:
         {"state": ".sav"},
         {"layers": []},
         {"layers": "disk-000001.vdi"},
-        {"layers": ["/etc/passwd"]},
+        {"layers": ["/nowhere/passwd"]},
         {"layers": ["disk-000001.vdi"] * 2},
         {"layers": ["disk-000001.vdi"] * 1000},
     ],
@@ -249,9 +252,9 @@ def test_a_saved_state_that_is_refused(change: dict[str, object]) -> None:
 
 def test_a_state_of_another_processor_or_of_a_newer_virtualbox() -> None:
     saved = read_table({**TABLE, "processor": processor_name()})
-    check_identity(saved, Version(7, 2, 22))
-    check_identity(saved, Version(7, 4, 0))
+    check_findings(compare(saved, Version(7, 2, 22)))
+    check_findings(compare(saved, Version(7, 4, 0)))
     with pytest.raises(HypervisorError, match=r"7\.2\.22 saved it, and 7\.1\.0 is here"):
-        check_identity(saved, Version(7, 1, 0))
-    with pytest.raises(HypervisorError, match="it was saved on 'a processor'"):
-        check_identity(read_table(TABLE), Version(7, 2, 22))
+        check_findings(compare(saved, Version(7, 1, 0)))
+    with pytest.raises(HypervisorError, match="it was saved on the processor 'a processor'"):
+        check_findings(compare(read_table(TABLE), Version(7, 2, 22)))

@@ -1,4 +1,4 @@
-"""`VBox.log`, which is followed while a machine runs: lines as VirtualBox 7.2 wrote them."""
+"""`VBox.log`, which is watched while a machine runs: lines as VirtualBox 7.2 wrote them."""
 
 import asyncio
 from pathlib import Path
@@ -33,27 +33,27 @@ def append(file: Path, text: str) -> None:
 
 @pytest.mark.parametrize("pieces", [[FULL], [FULL[:30], FULL[30:]], list(FULL)])
 async def test_a_full_disk_is_told_once(file: Path, pieces: list[str]) -> None:
-    told: list[str] = []
-    heard = asyncio.Event()
+    reported: list[str] = []
+    received = asyncio.Event()
 
-    def tell() -> None:
-        told.append("full")
-        heard.set()
+    def report() -> None:
+        reported.append("full")
+        received.set()
 
-    log = MachineLog(file, tell)
+    log = MachineLog(file, report)
     try:
         assert not log.is_disk_full
         for piece in pieces:
             append(file, piece)
             await asyncio.sleep(0)
         async with asyncio.timeout(LIMIT):
-            await heard.wait()
+            await received.wait()
         append(file, SUSPENDED)
     finally:
         log.close()
     assert log.is_disk_full
-    assert told == ["full"]
-    assert log.last_words().startswith("Console: VM runtime error: fatal=false")
+    assert reported == ["full"]
+    assert log.cause().startswith("Console: VM runtime error: fatal=false")
 
 
 async def test_what_stands_there_already_is_read(file: Path) -> None:
@@ -74,7 +74,7 @@ async def test_a_guest_cannot_say_so(file: Path) -> None:
 async def test_the_last_words_of_a_log_without_trouble(file: Path) -> None:
     log = MachineLog(file, lambda: None)
     log.close()
-    assert log.last_words() == "Console: state 'Running'"
+    assert log.cause() == "Console: state 'Running'"
 
 
 async def test_a_log_that_is_not_there(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What VBoxManage prints, in the words of VirtualBox 7.2, and what we make of it."""
+"""What VBoxManage prints, as in VirtualBox 7.2, and how it is interpreted."""
 
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.virtualbox.command import modify
 from boincvm.hypervisor.virtualbox.installation import MODULE_HINT
+from boincvm.hypervisor.virtualbox.nvme import extension_pack
+from boincvm.hypervisor.virtualbox.remote_desktop import bound_port
 from boincvm.hypervisor.virtualbox.vboxmanage import (
     Version,
     VirtualBoxError,
@@ -18,6 +20,7 @@ from boincvm.hypervisor.virtualbox.vboxmanage import (
     parse_version,
     without_preamble,
 )
+from boincvm.job.model import PortForward
 
 PREAMBLE = (
     "WARNING: The character device /dev/vboxdrv does not exist.\n"
@@ -35,10 +38,10 @@ def test_the_version(before: str) -> None:
     assert Version(7, 0, 2) < (7, 0, 4) < Version(7, 2, 0)
 
 
-@pytest.mark.parametrize("said", ["", "seven", PREAMBLE])
-def test_no_version(said: str) -> None:
-    with pytest.raises(HypervisorError, match="does not tell its version"):
-        parse_version(said)
+@pytest.mark.parametrize("output", ["", "seven", PREAMBLE])
+def test_no_version(output: str) -> None:
+    with pytest.raises(HypervisorError, match="does not report its version"):
+        parse_version(output)
 
 
 def test_only_the_preamble_goes() -> None:
@@ -51,11 +54,11 @@ def test_only_the_preamble_goes() -> None:
 
 
 def test_a_machine_in_lines() -> None:
-    said = (
+    output = (
         'name="a \\"b\\""\n"boot-0-0"="/a=b.iso"\nmemory=256\n rec_screen0\n'
         'VideoMode="720,400,0"@0,0 1\nvrdeproperty[TCP/Address]=<not set>\n'
     )
-    table = parse_table(said)
+    table = parse_table(output)
     assert table["boot-0-0"] == "/a=b.iso"
     assert table["memory"] == "256"
     assert table["vrdeproperty[TCP/Address]"] == "<not set>"
@@ -88,31 +91,31 @@ def test_an_error_without_a_code() -> None:
 
 def test_an_error_in_no_form() -> None:
     assert "Segmentation fault" in error_from("list", "Segmentation fault\n").message
-    assert "it said nothing" in error_from("list", "").message
+    assert "it printed nothing" in error_from("list", "").message
     assert len(error_from("list", "x" * 100_000).message) < 400
 
 
 def test_a_full_disk() -> None:
-    said = "VBoxManage: error: VDI: cannot write '/x.vdi' (VERR_DISK_FULL)\n"
-    assert isinstance(error_from("createmedium", said), HostDiskFullError)
+    output = "VBoxManage: error: VDI: cannot write '/x.vdi' (VERR_DISK_FULL)\n"
+    assert isinstance(error_from("createmedium", output), HostDiskFullError)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         "VBoxHeadless: Error -1908 in suplibOsInit!\nVBoxHeadless: Kernel driver not installed\n",
         "VBoxHeadless: Error -1910 in suplibOsInit!\nVERR_VM_DRIVER_LOAD_ERROR\n",
         "Error: failed to start machine. Error message: Driverless mode (VERR_SUP_DRIVERLESS)\n",
     ],
 )
-def test_no_kernel_module(said: str) -> None:
-    error = error_from("the machine's start", said)
+def test_no_kernel_module(output: str) -> None:
+    error = error_from("the machine's start", output)
     assert error.hint == MODULE_HINT
     assert "cannot start a machine" in error.message
 
 
 def test_another_hypervisor_has_the_processor() -> None:
-    """In the words of its sources; nothing here can make it say so."""
+    """The text is from its source code; no test machine can make it print this."""
     error = error_from("the machine's start", "VBoxManage: error: (VERR_VMX_IN_VMX_ROOT_MODE)\n")
     assert "KVM" in error.hint
 
@@ -120,6 +123,7 @@ def test_another_hypervisor_has_the_processor() -> None:
 @pytest.mark.parametrize(
     ("version", "wanted"),
     [
+        (Version(6, 1, 50), ["--audio", "none"]),
         (Version(7, 0, 2), ["--audio", "none"]),
         (Version(7, 0, 4), ["--audio-enabled", "off"]),
         (Version(7, 2, 22), ["--audio-enabled", "off"]),
@@ -129,6 +133,44 @@ def test_options_by_version(spec: MachineSpec, version: Version, wanted: list[st
     options = modify("name", spec, version, ("/0", "/1", "/2"), "/snapshots")
     at = options.index(wanted[0])
     assert options[at : at + 2] == wanted
+
+
+PACKS = """\
+Extension Packs: 2
+Pack no. 0:   VNC
+Version:      6.1.26
+Usable:       {vnc}
+Why unusable:
+Pack no. 1:   Oracle {vm}VirtualBox Extension Pack
+Version:      6.1.26
+Usable:       {oracle}
+Why unusable:
+"""
+
+
+@pytest.mark.parametrize("vm", ["VM ", ""])
+@pytest.mark.parametrize("is_usable", [False, True])
+def test_the_extension_pack(vm: str, *, is_usable: bool) -> None:
+    """Only Oracle's counts, and only if VirtualBox can use it."""
+    output = {True: "true ", False: "false"}
+    packs = PACKS.format(vm=vm, oracle=output[is_usable], vnc=output[not is_usable])
+    name = f"Oracle {vm}VirtualBox Extension Pack"
+    assert extension_pack(packs) == (name if is_usable else None)
+    assert extension_pack("Extension Packs: 0\n") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "port"),
+    [
+        ("vrdeport=33890\n", 33890),
+        ("vrdeport=-1\n", None),
+        ("vrdeport=0\n", None),
+        ("vrdeport=65536\n", None),
+        ('vrdeports="33890-33989"\n', None),
+    ],
+)
+def test_the_port_of_a_remote_desktop(table: str, port: int | None) -> None:
+    assert bound_port(table) == port
 
 
 @pytest.mark.parametrize("network", [False, True])
@@ -141,8 +183,21 @@ def test_a_network_only_where_asked_for(spec: MachineSpec, *, network: bool) -> 
     assert options[options.index("--vrde") + 1] == "off"
 
 
+def test_forwarded_ports(spec: MachineSpec) -> None:
+    """They are open only on the host's loopback address, and only with a network."""
+    spec = spec._replace(network=True, forwards=(PortForward(8080, 80), PortForward(2222, 22)))
+    options = modify("n", spec, Version(6, 1, 50), ("/0", "/1", "/2"), "/s")
+    rules = [options[at + 1] for at, word in enumerate(options) if word == "--natpf1"]
+    assert rules == [
+        "tcp-8080,tcp,127.0.0.1,8080,10.0.2.15,80",
+        "tcp-2222,tcp,127.0.0.1,2222,10.0.2.15,22",
+    ]
+    spec = spec._replace(network=False)
+    assert "--natpf1" not in modify("n", spec, Version(7, 2, 0), ("/0", "/1", "/2"), "/s")
+
+
 def test_the_environment_is_of_its_own() -> None:
-    """A home alone is not enough: the service is found by the id of its sockets."""
+    """A separate home is not enough: the service is found by the id of its sockets."""
     table = environment(Path("/the/home"), "boincvm-1", "/bin")
     assert table["VBOX_USER_HOME"] == table["HOME"] == "/the/home"
     assert table["VBOX_IPC_SOCKETID"] == table["LOGNAME"] == "boincvm-1"

@@ -1,4 +1,4 @@
-"""What `vmrun` prints, in the words that VMware's users report, and what we make of it."""
+"""What `vmrun` prints, as VMware's users report, and how it is interpreted."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ USAGE = "\nvmrun version 1.17.0 build-22583795\n\nUsage: vmrun [AUTHENTICATION-F
 
 
 def no_kernel() -> None:
-    """There is no image here."""
+    """Return None: there is no image here."""
 
 
 def test_the_version() -> None:
@@ -34,9 +34,9 @@ def test_the_version() -> None:
     assert str(parse_version(USAGE)) == "1.17.0.22583795"
 
 
-@pytest.mark.parametrize("said", ["", "vmrun", "vmrun version 1.17 build-1", "x" * 100_000])
-def test_no_version(said: str) -> None:
-    assert parse_version(said) is None
+@pytest.mark.parametrize("output", ["", "vmrun", "vmrun version 1.17 build-1", "x" * 100_000])
+def test_no_version(output: str) -> None:
+    assert parse_version(output) is None
 
 
 def test_a_command() -> None:
@@ -46,7 +46,7 @@ def test_a_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message", "hint"),
+    ("output", "message", "hint"),
     [
         ("Error: The file is already in use\n", "The file is already in use", "close the machine"),
         (f"Error: {NOT_RUNNING}: /a.vmx\n", f"{NOT_RUNNING}: ", ""),
@@ -54,11 +54,11 @@ def test_a_command() -> None:
         ("Error: The operation is not supported\n", "not supported", "Player can do less"),
         ("Unable to connect to host.\nError: The specified version was not found\n", "version", ""),
         ("a\x1b[2J\nb" * 500, "a[2J b", ""),
-        ("", "it said nothing", ""),
+        ("", "it printed nothing", ""),
     ],
 )
-def test_an_error(said: str, message: str, hint: str) -> None:
-    error = error_from("start", said)
+def test_an_error(output: str, message: str, hint: str) -> None:
+    error = error_from("start", output)
     assert isinstance(error, VMwareError)
     assert error.exit_code is ExitCode.HYPERVISOR_FAILED
     assert error.message.startswith("VMware refused start: ")
@@ -73,7 +73,7 @@ def test_a_full_disk() -> None:
 
 
 async def test_an_error_that_ends_with_status_0(tmp_path: Path) -> None:
-    """Some versions do."""
+    """Some versions do that."""
     program = tmp_path / "vmrun"
     program.write_text(f"#!/bin/sh\necho 'Error: {NOT_RUNNING}: '\"$4\"\n")
     program.chmod(0o755)
@@ -86,10 +86,10 @@ async def test_an_error_that_ends_with_status_0(tmp_path: Path) -> None:
 def test_the_environment_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/boinc/project")
-    said = environment()
-    assert said["HOME"] == "/home/somebody"
-    assert said["LC_ALL"] == "C"
-    assert "LD_LIBRARY_PATH" not in said
+    output = environment()
+    assert output["HOME"] == "/home/somebody"
+    assert output["LC_ALL"] == "C"
+    assert "LD_LIBRARY_PATH" not in output
 
 
 def test_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

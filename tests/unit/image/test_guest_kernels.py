@@ -1,4 +1,4 @@
-"""Guest kernels of our own: what is configured, kept and refused; without compiling."""
+"""Our own guest kernels: what is configured, stored and refused, without compiling."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from boincvm.errors import ImageBuildError, ImageDamagedError, ImageMissingError
 from boincvm.image.build import build_image, make_recipe
 from boincvm.image.kernels import store
 from boincvm.image.kernels.build import build_kernel
+from boincvm.image.kernels.changes import Change, Edit, apply
 from boincvm.image.kernels.configuration import CONFIGURATIONS, unmet
 from boincvm.image.kernels.store import KernelRecipe
 from boincvm.image.manifest import INITRD, KERNEL, ROOT, ContentFile, Manifest, decode_manifest
@@ -112,6 +113,22 @@ def test_options_that_the_sources_do_not_follow_are_found() -> None:
     assert unmet(fragment, configured) == ["CONFIG_B=n", "CONFIG_D=y", "CONFIG_E=64"]
 
 
+def test_changes_of_the_sources_are_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one two\n")
+    (tmp_path / "b").write_text("three three\n")
+    here = Change("what is here", (Edit("a", "one", "1"), Edit("a", "two", "2")))
+    twice = Change("what is there twice", (Edit("a", "1", "x"), Edit("b", "three", "3")))
+    gone = Change("what is gone", (Edit("c", "four", "4"),))
+    assert apply(tmp_path, (here, twice, gone)) == [twice.what, gone.what]
+    assert (tmp_path / "a").read_text() == "1 2\n"
+    assert (tmp_path / "b").read_text() == "three three\n"
+
+
+def test_another_change_makes_another_kernel() -> None:
+    uml = CONFIGURATIONS["uml"]
+    assert replace(uml, changes=uml.changes[1:]).digest != uml.digest
+
+
 def test_no_option_is_given_twice() -> None:
     for configuration in CONFIGURATIONS.values():
         names = [
@@ -163,7 +180,7 @@ def test_an_image_s_recipe_names_its_kernel() -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "location",
     [
         {"suite": "trixie main\ndeb [trusted=yes] http://mirror.example/ x"},
         {"suite": "-x"},
@@ -172,8 +189,8 @@ def test_an_image_s_recipe_names_its_kernel() -> None:
         {"mirror": "/srv"},
     ],
 )
-def test_what_apt_would_read_as_more_than_a_name_is_refused(place: dict[str, str]) -> None:
+def test_what_apt_would_read_as_more_than_a_name_is_refused(location: dict[str, str]) -> None:
     """Such a line could switch off the check of signatures."""
     with pytest.raises(UsageError, match="is not a"):
-        build_kernel("small", **place, progress=QUIET)
+        build_kernel("small", **location, progress=QUIET)
     assert not kernels_directory().exists()

@@ -4,13 +4,13 @@ import gzip
 import io
 import lzma
 import os
+import re
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -29,12 +29,13 @@ from boincvm.image.names import check_mirror, check_package_names
 from boincvm.image.packages import _explained
 from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
+from support.bench import until, wait_for_end
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40
 
 
 def make_bzimage(payload: bytes, *, sectors: int = 3, offset: int = 64) -> bytes:
-    """A file that the x86 boot protocol would take for a kernel."""
+    """Return a file that the x86 boot protocol would accept as a kernel."""
     image = bytearray((sectors + 1) * 512 + offset) + payload + b"after"
     image[0x1F1] = sectors
     image[0x202:0x206] = b"HdrS"
@@ -247,17 +248,25 @@ def test_what_apt_says_becomes_one_line(log, message):
 
 
 def test_an_interrupted_build_ends_its_programs(tmp_path):
-    mark = tmp_path / "alive"
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    started = time.monotonic()
+    """It is interrupted when both of them run, and they have ended when it has."""
+    processes = tmp_path / "processes"
+    os.mkfifo(processes)
+    handles: list[int] = []
+
+    def interrupt() -> None:
+        handles.extend(os.pidfd_open(int(word)) for word in processes.read_text().split())
+        # Not to any thread of the process: the main one may hold it back just now.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     with pytest.raises(BoincvmError) as caught, terminable():
-        run_tool(["sh", "-c", f"(sleep 2; touch '{mark}') & sleep 30"])
-    timer.join()
+        run_tool(["sh", "-c", f"sleep 1000 & echo $! $$ >'{processes}'; sleep 1000"])
+    interrupting.join()
     assert caught.value.exit_code == ExitCode.TERMINATED
-    assert time.monotonic() - started < 10
-    time.sleep(2)
-    assert not mark.exists()
+    assert len(handles) == 2
+    for handle in handles:
+        wait_for_end(handle, 10)
 
 
 def test_steps_are_named_and_timed():
@@ -278,18 +287,34 @@ def test_a_terminal_sees_a_step_while_it_lasts():
         assert "unpacking" in stream.getvalue()
 
 
+def test_a_terminal_sees_how_long_a_step_takes():
+    stream = io.StringIO()
+    progress = Progress(stream.write, is_live=True, period=0.01)
+    with progress.step("building"):
+        with progress.step("unpacking"):
+            until(lambda: re.search(r"\[ +\d+ s\]   unpacking", stream.getvalue()), 20)
+            progress.detail("58 packages")
+            until(lambda: re.search(r"\[ +\d+ s\]     58 packages", stream.getvalue()), 20)
+        until(lambda: re.search(r"\[ +\d+ s\] building", stream.getvalue()), 20)
+    assert stream.getvalue().endswith(" s] building\n")
+    before = stream.getvalue()
+    with Progress(stream.write, period=0.01).step("in a pipe"):
+        pass
+    assert stream.getvalue().removeprefix(before).endswith(" s] in a pipe\n")
+
+
 def test_the_guests_sources_are_found():
     assert (agent_files.guest_directory() / "init").is_file()
     assert isinstance(agent_files.guest_directory(), Path)
 
 
-@pytest.mark.parametrize(("place", "status"), [("cache", 0), ("beside", 1)])
+@pytest.mark.parametrize(("location", "status"), [("cache", 0), ("beside", 1)])
 def test_a_librarys_module_that_cannot_be_compiled_stays_a_source(
-    tmp_path: Path, place: str, status: int
+    tmp_path: Path, location: str, status: int
 ) -> None:
     (tmp_path / "bad.py").write_text("print 'Python 2'\n")
     (tmp_path / "good.py").write_text("x = 1\n")
-    command = [sys.executable, "-c", bytecode._COMPILE, tmp_path, tmp_path, "/lib", place]
+    command = [sys.executable, "-c", bytecode._COMPILE, tmp_path, tmp_path, "/lib", location]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == status, done.stderr
     assert [path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")] == ["good"]

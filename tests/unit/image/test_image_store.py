@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError
-from boincvm.image import verify
+from boincvm.image import names, verify
 from boincvm.image.listing import describe, list_images
 from boincvm.image.manifest import (
     INITRD,
@@ -36,7 +36,7 @@ def store() -> ImageStore:
 
 
 def make_object(directory: Path, content: bytes = b"content") -> Manifest:
-    """What a build leaves: three files and their manifest."""
+    """Make what a build leaves: three files and their manifest."""
     directory.mkdir(parents=True)
     files = []
     for name in (INITRD, KERNEL, ROOT):
@@ -94,6 +94,18 @@ def test_bad_names_are_refused(store, name):
         store.open(name)
     with pytest.raises(UsageError):
         store.remove(name)
+
+
+@pytest.mark.parametrize("name", ["nul", "con", "com1.x", "a."])
+def test_names_that_windows_cannot_store_are_refused(store, name, monkeypatch):
+    with pytest.raises(UsageError, match="is not an image's name") as caught:
+        store.open(name)
+    assert "not a device of Windows'" in caught.value.hint
+    monkeypatch.setattr(names, "is_portable_part", lambda name: True)
+    publish(store, name)  # as boincvm did earlier
+    monkeypatch.undo()
+    store.remove(name)
+    assert store.names() == []
 
 
 def test_names_of_equal_content_share_one_object(store):

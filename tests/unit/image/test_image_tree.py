@@ -1,4 +1,4 @@
-"""The tree: links stay inside, rights are noted, alternatives are understood."""
+"""The tree: links stay inside, permissions are recorded, alternatives are understood."""
 
 import io
 import os
@@ -28,6 +28,16 @@ def test_usr_is_merged(tree):
     assert tree.exists("bin/tool")
     tree.add_member("bin", member("directory", mode=0o755), None)
     assert (tree.directory / "bin").is_symlink()
+
+
+def test_directories_for_other_libraries_are_merged_too(tree):
+    """Otherwise Debian's usr-is-merged refuses to be configured."""
+    assert not tree.exists("lib32")
+    for name in ("lib32", "lib32/"):
+        tree.add_member(clean_name(name), member("directory", mode=0o755), None)
+    tree.add_member("lib32/libx.so", member(), io.BytesIO(b"x"))
+    assert (tree.directory / "lib32").readlink().as_posix() == "usr/lib32"
+    assert (tree.directory / "usr/lib32/libx.so").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("target", ["/etc", "../../../../etc", "/../../etc"])

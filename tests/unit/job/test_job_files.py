@@ -1,4 +1,4 @@
-"""Where an input lands and what an output may be named."""
+"""Where inputs are placed and what outputs may be named."""
 
 import os
 from pathlib import Path, PurePosixPath
@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from boincvm.job.files import (
     input_file,
+    input_files,
     output_file,
+    output_of_option,
     relative_path,
     repeated_destination,
     unsent_files,
 )
-from boincvm.job.model import Job, MachineShape, MachineTask
+from boincvm.job.model import Job, MachineShape, MachineTask, OutputFile
 from boincvm.job.values import UnexpectedValueError
 
 HERE = Path("/home/ann/jobs")
@@ -110,3 +112,41 @@ def test_files_that_were_forgotten(tmp_path):
     sent = tuple(input_file(name, tmp_path) for name in ("sent.txt", "tree"))
     job = Job(tasks=(MachineTask(argv),), directory=tmp_path, inputs=sent)
     assert unsent_files(job) == ["forgotten.txt"]
+
+
+def test_inputs_by_pattern_and_all_of_them(tmp_path: Path) -> None:
+    for name in ("b.csv", "a.csv", ".hidden", "c.txt", "[x]"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/d.csv").touch()
+
+    def names(text: str) -> list[str]:
+        return [str(file.destination) for file in input_files(text, tmp_path)]
+
+    assert names("*.csv") == ["a.csv", "b.csv"]
+    assert names("sub/*") == ["sub/d.csv"]
+    assert names(f"{tmp_path}/*.csv") == ["a.csv", "b.csv"]
+    assert names(".") == names("./") == [".hidden", "[x]", "a.csv", "b.csv", "c.txt", "sub"]
+    assert names("[x]") == ["[x]"]  # it exists
+    assert names("*.none") == ["*.none"]  # the transfer says that it does not
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "destination", "is_pattern", "keeps_path"),
+    [
+        ("a/b", "a/b", "a/b", False, True),
+        ("a/b:c", "a/b", "c", False, False),
+        ("a/b:c/", "a/b", "c/b", False, False),
+        ("a/*", "a/*", ".", True, True),
+        ("a/*:c", "a/*", "c", True, False),
+        ("colon:", "colon:", "colon:", False, True),
+        (":colon", ":colon", ":colon", False, True),
+    ],
+)
+def test_an_output_of_the_command_line(
+    text: str, source: str, destination: str, is_pattern: bool, keeps_path: bool
+) -> None:
+    output = output_of_option(text, replaces=True)
+    assert output == OutputFile(
+        PurePosixPath(source), PurePosixPath(destination), is_pattern, keeps_path, replaces=True
+    )

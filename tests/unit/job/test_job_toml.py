@@ -1,4 +1,4 @@
-"""job.toml: what it says becomes a Job; whatever else it holds becomes a JobFileError."""
+"""job.toml: valid files become a Job; anything else becomes a JobFileError."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -107,9 +107,27 @@ def test_every_other_key(written):
     )
 
 
-def test_names_may_hold_blanks_and_line_breaks(written):
-    job = read_job(written('files.input=["a b\\nc"]\n[[task]]\ncommand="x"\n'))
-    assert job.inputs[0].destination == PurePosixPath("a b\nc")
+def test_outputs_by_pattern(written):
+    path = written(
+        "files.output = ['plots/*.png', 'run?.log', 'a[1]', {pattern='[0-9]*', to='numbers/'},"
+        f" {{from='*', to='star'}}]{TASK}stdout = 'run1.log'"
+    )
+    star, plots = PurePosixPath("*"), PurePosixPath("plots/*.png")
+    here = PurePosixPath()
+    assert read_job(path).outputs == (
+        OutputFile(plots, here, is_pattern=True),
+        OutputFile(PurePosixPath("run?.log"), here, is_pattern=True),
+        OutputFile(PurePosixPath("a[1]"), PurePosixPath("a[1]")),
+        OutputFile(
+            PurePosixPath("[0-9]*"), PurePosixPath("numbers"), is_pattern=True, keeps_path=False
+        ),
+        OutputFile(star, PurePosixPath("star")),
+    )
+
+
+def test_names_may_hold_blanks(written):
+    job = read_job(written('files.input=["a b/c d"]\n[[task]]\ncommand="x"\n'))
+    assert job.inputs[0].destination == PurePosixPath("a b/c d")
 
 
 def test_line_ends_of_windows(written):
@@ -174,6 +192,16 @@ FAULTS = {
     f"files.input = [\n{{from = 'a', to = '../b'}}]{TASK}": (2, "'../b'", "a path beneath"),
     f"files.input = [{{from = 'a', to = '/b'}}]{TASK}": (1, "'/b'", "a path beneath"),
     f"files.input = [{{to = 'b'}}]{TASK}": (1, "no from", "the key from"),
+    f"[files]\noutput = [{{pattern='*.c', from='a'}}]{TASK}": (2, "both from and pattern", "one"),
+    f"[files]\noutput = [{{pattern='/*'}}]{TASK}": (2, "'/*'", "a path beneath"),
+    f"[files]\noutput = [{{pattern='*', to='a:b'}}]{TASK}": (2, "'a:b'", "a name that Windows"),
+    f"[files]\noutput = ['../*']{TASK}": (2, "'../*'", "a path beneath"),
+    f"[files]\noutput = ['a',\n'b']{TASK}stdout = 'b'": (3, "'b', where a task's", "of its own"),
+    f"[files]\noutput = ['b/c']{TASK}stderr = 'b'": (2, "'b/c', where a task's", "of its own"),
+    f"[files]\noutput = ['B']{TASK}{TASK}stdout = 'b/c'": (2, "'B', where a task's", "its own"),
+    f"[files]\noutput = [\n'a/b',\n'a']{TASK}": (4, "'a' after an output", "the directory"),
+    f"{TASK}stdout = 'a'\nstderr = './a'": (5, "the file of stdout", "another file"),
+    f"{TASK}stdin = 'a'\nstdout = 'a'": (5, "the file of stdin", "another file"),
     f"files.input = [{{from='a', two='b'}}]{TASK}": (1, "the unknown key 'two'", "from, to"),
     f"[files]\noutput = ['/etc/x']{TASK}": (2, "'/etc/x'", "a path beneath"),
     f"[files]\noutput = ['a/../../x']{TASK}": (2, "'a/../../x'", "a path beneath"),

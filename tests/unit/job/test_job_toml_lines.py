@@ -1,4 +1,4 @@
-"""The line of every key, beside what tomllib says of the same text."""
+"""The line of every key, compared with tomllib's result for the same text."""
 
 import time
 import tomllib
@@ -11,7 +11,7 @@ from boincvm.job.toml_lines import DEEPEST_POSITION, line_numbers, longest_key, 
 
 
 def positions(value, position=()):
-    """Every position within a parsed document."""
+    """Yield every position within a parsed document."""
     if position:
         yield position
     if len(position) < DEEPEST_POSITION:

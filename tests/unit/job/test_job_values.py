@@ -1,4 +1,4 @@
-"""Single values: the bounds themselves, and messages that stay short and on one line."""
+"""Single values: the limits themselves, and messages that stay short and on one line."""
 
 import pytest
 from hypothesis import given
@@ -25,6 +25,7 @@ ALL = [
     values.image_name,
     values.command,
     values.environment_name,
+    values.port_forward,
 ]
 
 
@@ -64,6 +65,15 @@ def test_bounds_of_the_rest():
     for outside in ("3651d", 3651 * 86400, -1, -0.0, "0", 10**400):
         with pytest.raises(UnexpectedValueError):
             values.duration(outside)
+
+
+@pytest.mark.parametrize(
+    "ports", ["80", "80:", ":80", "0:80", "80:65536", "-1:80", "٨:80", "1:2:3"]
+)
+def test_ports_that_are_none(ports):
+    assert values.port_forward("65535:1") == (65535, 1)
+    with pytest.raises(UnexpectedValueError, match="a port of the host and one of the guest"):
+        values.port_forward(ports)
 
 
 def test_a_long_text_is_shortened():

@@ -1,4 +1,4 @@
-"""job.xml: single elements, what is refused, and whatever else a file may hold."""
+"""job.xml: single elements, what is refused, and anything else that a file may contain."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -59,7 +59,7 @@ def read_task(elements: str) -> HostTask:
 def read_in_machine(
     elements: str, expansion: Expansion = GIVEN
 ) -> tuple[MachineTask, MachineShape]:
-    """A task in a machine, and the machine."""
+    """Return a task in a machine, and the machine."""
     text = f"<job_desc><task><virtualmachine>v</virtualmachine>{elements}</task></job_desc>"
     job, _ = read_job_xml(text.encode(), "job.xml", Path("/slots/0"), expansion)
     (task,) = job.tasks
@@ -68,17 +68,17 @@ def read_in_machine(
 
 
 def refused(text: str | bytes) -> str:
-    """The message of the JobFileError."""
+    """Return the message of the JobFileError."""
     with pytest.raises(JobFileError) as caught:
         read_job_xml(text.encode() if isinstance(text, str) else text, "job.xml")
     assert MESSAGE.fullmatch(caught.value.message)
     assert caught.value.exit_code is ExitCode.JOB_FILE
-    assert "docs/job-xml.md" in caught.value.hint
+    assert "boincvm help job-xml" in caught.value.hint
     return caught.value.message
 
 
 def refused_task(elements: str) -> str:
-    """The message for a task on line 1 with `elements` on line 2."""
+    """Return the message for a task on line 1 with `elements` on line 2."""
     return refused(
         f"<job_desc><task><application>a</application>\n{elements}</task></job_desc>"
     ).removeprefix("job.xml:2: ")
@@ -91,8 +91,9 @@ FILE_ELEMENTS = ["stdin_filename", "stdout_filename", "stderr_filename", "checkp
 FILE_FIELDS = ["stdin", "stdout", "stderr", "checkpoint", "fraction_done"]
 MACHINE_FILES = ["image", "copy_file_to_VM", "copy_file_from_VM", "install"]
 LEAVING = ["/etc/passwd", "..", "../x", "a/../../x", "a/..", "a//b", "a/", "/", ".", "a/.",
-           r"..\x", r"a\..\b", r"\x", r"\\host\share", r"C:\x", "c:x", "x" * 5000]  # fmt: skip
-STAYING = ["a", "./a", "a/b.c", "a/./b", ".hidden", "...", "a..b", "a b", "in:1", r"a\b", "é"]
+           r"..\x", r"a\..\b", r"\x", r"\\host\share", r"C:\x", "c:x", "x" * 5000, "...", "in:1",
+           "NUL"]  # fmt: skip
+STAYING = ["a", "./a", "a/b.c", "a/./b", ".hidden", "a..b", "a b", r"a\b", "é"]
 
 
 @pytest.mark.parametrize("name", LEAVING)
@@ -327,8 +328,10 @@ def test_a_machine_described_twice_and_alike(second):
 )
 def test_a_job_of_vmwrapper_appends_arguments_unasked(beside, is_for_vmwrapper):
     daemon = "<task><application>d</application><daemon/></task>"
-    told = "<task><application>c</application><append_cmdline_args>0</append_cmdline_args></task>"
-    text = f"<job_desc>{TASK}{told}{daemon}{beside}</job_desc>"
+    reported = (
+        "<task><application>c</application><append_cmdline_args>0</append_cmdline_args></task>"
+    )
+    text = f"<job_desc>{TASK}{reported}{daemon}{beside}</job_desc>"
     job, settings = read_job_xml(text.encode(), "job.xml", Path(), GIVEN)
     assert settings.is_for_vmwrapper == is_for_vmwrapper
     host_tasks = [task for task in job.tasks if isinstance(task, HostTask)]
@@ -341,7 +344,7 @@ def test_a_job_of_vmwrapper_appends_arguments_unasked(beside, is_for_vmwrapper):
 
 
 def test_what_is_expanded_in_a_task_of_the_host():
-    """Names of files are not: what they stand for shows when the task starts."""
+    """File names are not expanded: they are resolved when the task starts."""
     text = (
         "<command_line>$NTHREADS boinc_resolve($PWD/in) $GPU_DEVICE_NUM</command_line>"
         "<exec_dir>$PWD/d$NTHREADS</exec_dir><setenv>A$NTHREADS=$PROJECT_DIR:$PWD</setenv>"
@@ -359,7 +362,7 @@ def test_what_is_expanded_in_a_task_of_the_host():
 
 
 def test_what_is_expanded_in_a_task_in_a_machine():
-    """There the files have their logical names, and nothing of the host's is known."""
+    """There the files have their logical names, and nothing about the host is known."""
     task, machine = read_in_machine(
         "<application>a</application><copy_app_to_VM/><copy_file_to_VM>in</copy_file_to_VM>"
         "<command_line>boinc_resolve(in) $PROJECT_DIR $PWD $NTHREADS $GPU_DEVICE_NUM ./in"
@@ -485,7 +488,7 @@ PIECES = st.sampled_from(
 
 @st.composite
 def mutations(draw: st.DrawFn) -> bytes:
-    """A file of the corpus with a few places cut out, doubled or overwritten."""
+    """Yield a file of the corpus with a few places cut out, doubled or overwritten."""
     content = draw(st.sampled_from(CORPUS)).read_bytes()
     for _ in range(draw(st.integers(1, 6))):
         begin = draw(st.integers(0, len(content)))

@@ -1,4 +1,4 @@
-"""Command lines, split as BOINC splits them."""
+"""Command lines are split as BOINC splits them."""
 
 import pytest
 from hypothesis import given
@@ -46,7 +46,7 @@ def test_it_reads_character_by_character(text):
 
 
 def slowly_split(text: str) -> list[str]:
-    """The rule again, written as a machine of three states."""
+    """Implement the rule again, as a machine with three states."""
     words: list[str] = []
     end: str | None = None
     for character in text:

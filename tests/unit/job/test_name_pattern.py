@@ -1,4 +1,4 @@
-"""Patterns of zip_output, against what std::regex, which BOINC's wrapper uses, was seen to do."""
+"""Patterns of zip_output, compared with the observed results of std::regex in BOINC's wrapper."""
 
 import os
 import re

@@ -36,6 +36,10 @@ from boincvm.job.wrapper_arguments import (
         ("--use_tstp", WrapperArguments(use_tstp=True)),
         ("--version", WrapperArguments(show_version=True)),
         ("-v", WrapperArguments(show_version=True)),
+        ("--help", WrapperArguments(show_help=True)),
+        ("-h", WrapperArguments(show_help=True)),
+        ("--help 7", WrapperArguments()),  # of a program, as with BOINC's wrapper
+        ("--passthrough_child --help", WrapperArguments()),
         ("--passthrough_child", WrapperArguments()),
         ("--nthreads 2 --passthrough_child --nthreads 8 -v", WrapperArguments(threads=2)),
         ("in --seed 7 --sporadic --seed=8", WrapperArguments(is_sporadic=True)),

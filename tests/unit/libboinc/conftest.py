@@ -1,4 +1,4 @@
-"""Programs that use the stand-in for libboinc."""
+"""Fixtures with programs that use the stand-in for libboinc."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session", params=["c", "cpp"])
 def upper_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """BOINC's example, as a C and as a C++ application."""
+    """Compile BOINC's example, as a C and as a C++ application."""
     kind: str = request.param
     program = tmp_path_factory.mktemp("upper_case") / kind
     return compile_program([HERE / f"upper_case.{kind}"], kind, program)
@@ -26,7 +26,7 @@ def calls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """The working directory of a program."""
+    """Return the working directory of a program."""
     work = tmp_path / "work"
     work.mkdir()
     return work

@@ -1,4 +1,4 @@
-"""Each header of the stand-in for libboinc, and each function that one declares, in a program."""
+"""Each header of the stand-in for libboinc, and each declared function, in a program."""
 
 import random
 import re
@@ -91,7 +91,7 @@ def test_the_headers_are_those_of_boinc() -> None:
 
 @pytest.mark.parametrize("header", HEADERS_OF_BOINC)
 def test_a_header_stands_alone(tmp_path: Path, header: str) -> None:
-    """Included first, last, and twice, it needs no other and takes no name from anybody."""
+    """Included first, last, and twice, it needs no other and conflicts with none."""
     source = tmp_path / "program.c"
     source.write_text(f'#include "{header}"\n#include "boinc_api.h"\n#include "{header}"\n')
     compilers = [["g++", "-std=c++11", "-xc++"]]
@@ -103,7 +103,7 @@ def test_a_header_stands_alone(tmp_path: Path, header: str) -> None:
 
 
 def test_what_a_c_program_uses_comes_in_with_the_api(tmp_path: Path) -> None:
-    """Programs written for BOINC's headers include no <string.h> and friends of their own."""
+    """Programs for BOINC's headers do not include <string.h> and the like themselves."""
     source = tmp_path / "program.c"
     source.write_text(
         '#include "boinc_api.h"\n'
@@ -123,9 +123,10 @@ def test_what_a_c_program_uses_comes_in_with_the_api(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def zipper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`zipper 1 ARCHIVE FILE…` makes an archive, `zipper 0 ARCHIVE DIRECTORY` unpacks it."""
-    place = tmp_path_factory.mktemp("zipper")
-    source = place / "zipper.c"
+    """Compile `zipper 1 ARCHIVE FILE…`, which packs, and `zipper 0 ARCHIVE DIRECTORY`, which
+    unpacks."""
+    location = tmp_path_factory.mktemp("zipper")
+    source = location / "zipper.c"
     source.write_text(
         '#include "boinc_api.h"\n#include "boinc_zip.h"\n'
         "int main(int argc, char **argv) {\n"
@@ -134,7 +135,7 @@ def zipper(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    return boinc_zip(UNZIP_IT, argv[2], argv[3]);\n"
         "}\n"
     )
-    return compile_program([source], "c", place / "zipper", options=SANITIZED)
+    return compile_program([source], "c", location / "zipper", options=SANITIZED)
 
 
 def contents() -> dict[str, bytes]:
@@ -145,7 +146,7 @@ def contents() -> dict[str, bytes]:
         "noise": chance.randbytes(100_000),
         "zeros": bytes(300_000),
         "text": b"".join(b"%d squared is %d\n" % (i, i * i) for i in range(20_000)),
-        "far": (far := chance.randbytes(32_768)) + far + far[:5],
+        "far": (remote := chance.randbytes(32_768)) + remote + remote[:5],
         "names ü": "Grüße\n".encode() * 50,
     }
 
@@ -184,7 +185,7 @@ def test_a_name_that_leads_out_is_refused(zipper: Path, work: Path, name: str) -
 
 
 def test_a_damaged_archive_is_refused_and_harms_nobody(zipper: Path, work: Path) -> None:
-    """Cut anywhere, and with any byte changed, it ends with 0 or 2, never by a signal."""
+    """Truncated anywhere, or with any byte changed, it ends with 0 or 2, never by a signal."""
     with zipfile.ZipFile(work / "good.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("one", "The quick brown fox. " * 20 + "jumps")
         archive.writestr("two", random.Random(2).randbytes(40))

@@ -1,4 +1,4 @@
-"""Packages in a running guest: installed, taken away, refused; here beneath a directory."""
+"""Packages in a running guest: installed, removed, refused; here beneath a directory."""
 
 import io
 import os
@@ -74,8 +74,8 @@ PROGRAM = (
 )
 
 
-class Place:
-    """A root with something in it, and the script."""
+class Location:
+    """A root directory with some content, and the script."""
 
     def __init__(self, base: Path) -> None:
         self.base, self.root, self.record = base, base / "root", base / "record"
@@ -88,7 +88,7 @@ class Place:
         self.before = self.state()
 
     def state(self) -> dict[str, tuple]:
-        """All that is beneath the root: kind and mode, content or target."""
+        """Return everything beneath the root: kind and mode, content or target."""
         found = {}
         for path in sorted(self.root.rglob("*")):
             status = path.lstat()
@@ -120,8 +120,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def location(tmp_path: Path) -> Location:
+    return Location(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -135,36 +135,36 @@ def place(tmp_path: Path) -> Place:
     ],
     ids=["deb-xz", "deb-gz", "deb-bz2", "deb", "tar", "tar-gz", "tar-xz", "tar-bz2"],
 )
-def test_a_package_goes_in_and_out(place: Place, pack: bytes) -> None:
+def test_a_package_goes_in_and_out(location: Location, pack: bytes) -> None:
     for _ in range(2):
-        assert place.install(pack) == (0, "")
-        tool = place.root / "usr/bin/tool"
+        assert location.install(pack) == (0, "")
+        tool = location.root / "usr/bin/tool"
         assert (tool.read_bytes(), stat.S_IMODE(tool.stat().st_mode)) == (b"new tool", 0o755)
-        assert tool.samefile(place.root / "usr/bin/other")
-        assert tool.samefile(place.root / "usr/bin/name")
-        assert (place.root / "etc/tool.conf").read_text() == "new"
-        assert (place.root / "usr/lib/libtool.so.1.2").read_bytes() == b"library"
-        assert (place.root / "lib").readlink() == Path("usr/lib")
-        assert (place.root / "opt").readlink() == Path("/usr")
-        assert list(place.root.rglob(".boincvm*")) == []
+        assert tool.samefile(location.root / "usr/bin/other")
+        assert tool.samefile(location.root / "usr/bin/name")
+        assert (location.root / "etc/tool.conf").read_text() == "new"
+        assert (location.root / "usr/lib/libtool.so.1.2").read_bytes() == b"library"
+        assert (location.root / "lib").readlink() == Path("usr/lib")
+        assert (location.root / "opt").readlink() == Path("/usr")
+        assert list(location.root.rglob(".boincvm*")) == []
     for _ in range(2):
-        assert place.remove() == (0, "")
-        assert place.is_as_before()
+        assert location.remove() == (0, "")
+        assert location.is_as_before()
 
 
-def test_what_was_put_into_a_directory_since_stays(place: Place) -> None:
-    place.install(deb(*PROGRAM))
-    (place.root / "usr/bin/mine").write_text("mine")
-    assert place.remove() == (0, "")
-    assert os.listdir(place.root / "usr/bin") == ["mine"]
+def test_what_was_put_into_a_directory_since_stays(location: Location) -> None:
+    location.install(deb(*PROGRAM))
+    (location.root / "usr/bin/mine").write_text("mine")
+    assert location.remove() == (0, "")
+    assert os.listdir(location.root / "usr/bin") == ["mine"]
 
 
-def test_names_may_begin_at_the_root_and_repeat(place: Place) -> None:
+def test_names_may_begin_at_the_root_and_repeat(location: Location) -> None:
     pack = tar(member("/usr/a", b"1"), member("usr//./a", b"2"), member("./usr/a", b"3"))
-    assert place.install(pack) == (0, "")
-    assert (place.root / "usr/a").read_bytes() == b"3"
-    assert place.remove() == (0, "")
-    assert place.is_as_before()
+    assert location.install(pack) == (0, "")
+    assert (location.root / "usr/a").read_bytes() == b"3"
+    assert location.remove() == (0, "")
+    assert location.is_as_before()
 
 
 @pytest.mark.parametrize(
@@ -187,38 +187,40 @@ def test_names_may_begin_at_the_root_and_repeat(place: Place) -> None:
         (link("usr", "etc"), "in the way"),
     ],
 )
-def test_a_package_that_is_refused_leaves_nothing(place: Place, bad: tuple, words: str) -> None:
-    code, told = place.install(tar(*PROGRAM, bad))
-    assert (code, len(told.splitlines())) == (4, 1)
-    assert words in told
-    assert place.is_as_before()
+def test_a_package_that_is_refused_leaves_nothing(
+    location: Location, bad: tuple, words: str
+) -> None:
+    code, reported = location.install(tar(*PROGRAM, bad))
+    assert (code, len(reported.splitlines())) == (4, 1)
+    assert words in reported
+    assert location.is_as_before()
 
 
-def test_a_package_that_is_too_large_is_refused_by_what_it_says(place: Place) -> None:
+def test_a_package_that_is_too_large_is_refused_by_what_it_says(location: Location) -> None:
     info, _ = member("big")
     info.size = (8 << 30) + 1
-    code, told = place.install(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    assert (code, "8 GiB" in told) == (4, True)
+    code, reported = location.install(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    assert (code, "8 GiB" in reported) == (4, True)
 
 
-def test_no_member_goes_through_a_link_of_the_package(place: Place) -> None:
-    outside = place.base / "outside"
+def test_no_member_goes_through_a_link_of_the_package(location: Location) -> None:
+    outside = location.base / "outside"
     outside.mkdir()
-    code, told = place.install(tar(link("a", str(outside)), member("a/x", b"x")))
+    code, reported = location.install(tar(link("a", str(outside)), member("a/x", b"x")))
     assert (code, list(outside.iterdir())) == (4, [])
-    assert "leads through a link of the same package" in told
+    assert "leads through a link of the same package" in reported
 
 
-def test_links_of_the_system_lead_nowhere_but_into_the_root(place: Place) -> None:
-    outside = place.base / "outside"
+def test_links_of_the_system_lead_nowhere_but_into_the_root(location: Location) -> None:
+    outside = location.base / "outside"
     outside.mkdir()
-    (place.root / "up").symlink_to(f"../../..{outside}")
-    (place.root / "round").symlink_to("round")
-    assert place.install(tar(member("up/x", b"x"))) == (0, "")
+    (location.root / "up").symlink_to(f"../../..{outside}")
+    (location.root / "round").symlink_to("round")
+    assert location.install(tar(member("up/x", b"x"))) == (0, "")
     assert list(outside.iterdir()) == []
-    assert place.root.joinpath(*outside.parts[1:], "x").read_bytes() == b"x"
-    assert place.remove() == (0, "")
-    assert place.install(tar(member("round/x", b"x")))[0] == 4
+    assert location.root.joinpath(*outside.parts[1:], "x").read_bytes() == b"x"
+    assert location.remove() == (0, "")
+    assert location.install(tar(member("round/x", b"x")))[0] == 4
 
 
 def zstd(content: bytes) -> bytes:
@@ -242,20 +244,20 @@ def zstd(content: bytes) -> bytes:
         (tar(member("x", b"x" * 10_000))[:1024], "damaged"),
     ],
 )
-def test_a_damaged_package(place: Place, content: bytes, words: str) -> None:
-    code, told = place.install(content)
-    assert (code, len(told.splitlines())) == (3, 1)
-    assert words in told
-    assert place.is_as_before()
+def test_a_damaged_package(location: Location, content: bytes, words: str) -> None:
+    code, reported = location.install(content)
+    assert (code, len(reported.splitlines())) == (3, 1)
+    assert words in reported
+    assert location.is_as_before()
 
 
-def test_arguments(place: Place) -> None:
-    assert place.call("install")[0] == 2
-    assert place.call("install", place.base / "none", place.record)[0] == 5
-    mine = place.base / "mine"
+def test_arguments(location: Location) -> None:
+    assert location.call("install")[0] == 2
+    assert location.call("install", location.base / "none", location.record)[0] == 5
+    mine = location.base / "mine"
     mine.mkdir()
     (mine / "file").touch()
-    assert place.call("remove", mine)[0] == 5
+    assert location.call("remove", mine)[0] == 5
     assert (mine / "file").exists()
 
 
@@ -280,42 +282,42 @@ sys.exit(script.main(sys.argv[1:]))
 """The script, which is killed as it is about to make a change of a given number."""
 
 
-def killed(place: Place, steps: int, *arguments: str | Path) -> bool:
-    command = [sys.executable, "-c", KILLED, SCRIPT.parent, str(steps), "--root", place.root]
+def killed(location: Location, steps: int, *arguments: str | Path) -> bool:
+    command = [sys.executable, "-c", KILLED, SCRIPT.parent, str(steps), "--root", location.root]
     code = subprocess.run([*command, *arguments], timeout=60, check=False).returncode
     assert code in (0, -signal.SIGKILL)
     return code != 0
 
 
 @pytest.mark.parametrize("steps", range(0, 32, 2))
-def test_an_installation_that_was_killed_can_be_taken_away(place: Place, steps: int) -> None:
-    (place.base / "package").write_bytes(deb(*PROGRAM))
-    assert killed(place, steps, "install", place.base / "package", place.record)
-    killed(place, steps // 4, "remove", place.record)
-    assert place.remove() == (0, "")
-    assert place.is_as_before()
+def test_an_installation_that_was_killed_can_be_taken_away(location: Location, steps: int) -> None:
+    (location.base / "package").write_bytes(deb(*PROGRAM))
+    assert killed(location, steps, "install", location.base / "package", location.record)
+    killed(location, steps // 4, "remove", location.record)
+    assert location.remove() == (0, "")
+    assert location.is_as_before()
 
 
 @pytest.mark.parametrize("steps", range(0, 18, 2))
-def test_a_removal_that_was_killed_can_be_repeated(place: Place, steps: int) -> None:
-    place.install(deb(*PROGRAM))
-    assert killed(place, steps, "remove", place.record)
-    assert place.remove() == (0, "")
-    assert place.is_as_before()
+def test_a_removal_that_was_killed_can_be_repeated(location: Location, steps: int) -> None:
+    location.install(deb(*PROGRAM))
+    assert killed(location, steps, "remove", location.record)
+    assert location.remove() == (0, "")
+    assert location.is_as_before()
 
 
-def test_the_linker_looks_again_where_there_are_libraries(place: Place) -> None:
-    program = place.root / "sbin/ldconfig"
-    program.write_text(f'#!/bin/sh\necho "$@" >>{place.base}/called\n')
+def test_the_linker_looks_again_where_there_are_libraries(location: Location) -> None:
+    program = location.root / "sbin/ldconfig"
+    program.write_text(f'#!/bin/sh\necho "$@" >>{location.base}/called\n')
     program.chmod(0o755)
-    place.install(tar(member("usr/bin/tool", b"x")))
-    place.install(deb(*PROGRAM))
-    place.remove()
-    assert (place.base / "called").read_text() == f"-r {place.root}\n" * 2
+    location.install(tar(member("usr/bin/tool", b"x")))
+    location.install(deb(*PROGRAM))
+    location.remove()
+    assert (location.base / "called").read_text() == f"-r {location.root}\n" * 2
     program.write_text("#!/bin/sh\necho why >&2; exit 1\n")
-    code, told = place.install(deb(*PROGRAM))
-    assert (code, "why" in told) == (5, True)
-    assert not (place.root / "usr/bin").exists()
+    code, reported = location.install(deb(*PROGRAM))
+    assert (code, "why" in reported) == (5, True)
+    assert not (location.root / "usr/bin").exists()
 
 
 @given(st.binary(max_size=300))

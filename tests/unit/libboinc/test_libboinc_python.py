@@ -1,4 +1,4 @@
-"""The stand-in for libboinc in Python; it says the same words as the one in C."""
+"""The stand-in for libboinc in Python; it sends the same messages as the one in C."""
 
 import os
 import sys
@@ -55,18 +55,18 @@ def slot(work: Path) -> Path:
 
 
 def test_an_application_says_what_it_does(slot: Path) -> None:
-    heard = python(slot, UPPER_CASE)
-    assert (heard.code, heard.stdout, heard.stderr) == (0, "done", "")
-    fractions = [float(word) for word in heard.values_of("fraction-done")]
+    received = python(slot, UPPER_CASE)
+    assert (received.code, received.stdout, received.stderr) == (0, "done", "")
+    fractions = [float(word) for word in received.values_of("fraction-done")]
     assert fractions == sorted(fractions)
     assert 90 <= len(fractions) <= 110
-    assert heard.lines[-2:] == ["operations 100000 200000", "finish 0 0 "]
+    assert received.lines[-2:] == ["operations 100000 200000", "finish 0 0 "]
     assert (slot.parent / "out_17").read_bytes() == b"ABCDEFGHIJ" * 10_000
 
 
 def test_the_same_without_anybody_who_listens(slot: Path) -> None:
-    heard = python(slot, UPPER_CASE, status_channel=False)
-    assert (heard.code, heard.stdout, heard.stderr) == (0, "done", "")
+    received = python(slot, UPPER_CASE, status_channel=False)
+    assert (received.code, received.stdout, received.stderr) == (0, "done", "")
     assert (slot.parent / "out_17").read_bytes() == b"ABCDEFGHIJ" * 10_000
 
 
@@ -97,9 +97,9 @@ def test_it_goes_on_from_a_checkpoint(slot: Path) -> None:
     ],
 )
 def test_words(work: Path, call: str, code: int, lines: list[str] | int) -> None:
-    heard = python(work, f"import boinc; boinc.init(); {call}")
-    assert (heard.code, heard.stderr) == (code, "")
-    assert (heard.lines if isinstance(lines, list) else len(heard.lines)) == lines
+    received = python(work, f"import boinc; boinc.init(); {call}")
+    assert (received.code, received.stderr) == (code, "")
+    assert (received.lines if isinstance(lines, list) else len(received.lines)) == lines
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_words(work: Path, call: str, code: int, lines: list[str] | int) -> None
     ],
 )
 def test_what_is_refused(work: Path, call: str) -> None:
-    heard = python(work, f"import boinc; boinc.{call}")
-    assert heard.stderr.splitlines()[-1].startswith("ValueError: ")
-    assert heard.lines == []
+    received = python(work, f"import boinc; boinc.{call}")
+    assert received.stderr.splitlines()[-1].startswith("ValueError: ")
+    assert received.lines == []
 
 
 def test_trickles_and_uploads(work: Path) -> None:
@@ -126,9 +126,9 @@ def test_trickles_and_uploads(work: Path) -> None:
         "print(boinc.receive_trickle_down(), boinc.upload_status('out'), boinc.upload_status('x'));"
         "open('my_trickle_down', 'w').close(); print(boinc.receive_trickle_down())"
     )
-    heard = python(work, program)
-    assert heard.stdout == "None -5 None\nmy_trickle_down\n"
-    ((variety, path),) = (word.split(" ", 1) for word in heard.values_of("trickle-up"))
+    received = python(work, program)
+    assert received.stdout == "None -5 None\nmy_trickle_down\n"
+    ((variety, path),) = (word.split(" ", 1) for word in received.values_of("trickle-up"))
     assert (variety, Path(path).read_text()) == ("kind", "ein Gruß\n")
 
 
@@ -143,6 +143,6 @@ def test_what_is_known_of_the_task(work: Path) -> None:
         "print(data['userid'], data['wu_name'], data['host_info'], boinc.wu_cpu_time() >= 1.5);"
         "print(boinc.is_standalone(), *map(boinc.resolve_filename, ['pipe', '.', 'none']))"
     )
-    heard = python(work, program)
-    assert heard.stdout == "7 a&lt; <userid>5</userid> True\nFalse pipe . none\n"
+    received = python(work, program)
+    assert received.stdout == "7 a&lt; <userid>5</userid> True\nFalse pipe . none\n"
     assert python(work, program, status_channel=False).stdout.splitlines()[1].startswith("True ")

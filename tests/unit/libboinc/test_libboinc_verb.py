@@ -1,4 +1,4 @@
-"""`boincvm libboinc`: what it writes compiles by the command that it prints."""
+"""`boincvm libboinc`: its output compiles with the command that it prints."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 LIBRARY = HERE.parents[2] / "guest/libboinc"
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+def reported(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
     assert main(["libboinc", "--json", *arguments]) == 0
     result: dict[str, object] = json.loads(capsys.readouterr().out)
     return result
@@ -24,8 +24,8 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, objec
 def test_the_printed_command_compiles_an_application(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], language: str, source: str
 ) -> None:
-    place = tmp_path / "two words"
-    commands = told(capsys, str(place))["compile"]
+    location = tmp_path / "two words"
+    commands = reported(capsys, str(location))["compile"]
     assert isinstance(commands, dict)
     shutil.copy(HERE / source.replace("app", "upper_case"), tmp_path / source)
     done = subprocess.run(
@@ -39,9 +39,9 @@ def test_the_printed_command_compiles_an_application(
 
 def test_it_writes_all_and_then_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(path.name for path in LIBRARY.iterdir() if path.is_file())
-    first = told(capsys, str(tmp_path / "a/b"))
+    first = reported(capsys, str(tmp_path / "a/b"))
     assert first["written"] == first["files"] == names
-    assert told(capsys, str(tmp_path / "a/b"))["written"] == []
+    assert reported(capsys, str(tmp_path / "a/b"))["written"] == []
     for name in names:
         assert (tmp_path / "a/b" / name).read_bytes() == (LIBRARY / name).read_bytes()
 

@@ -1,18 +1,19 @@
-"""How many machines there may be, in this process and in others, and who boots when."""
+"""How many machines there may be, in this process and in others, and which may boot."""
 
 import asyncio
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from boincvm.errors import HostDiskFullError
+from boincvm.errors import HostDiskFullError, UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.preferences import preferences_file
 from boincvm.machine import admission
-from boincvm.machine.admission import Admission, remove_stale_seats
+from boincvm.machine.admission import Admission, check_fits_host, remove_stale_seats
 from boincvm.machine.errors import NotEnoughRoomError
 
 MIB = 1 << 20
@@ -42,7 +43,7 @@ def prefer(text: str) -> None:
 
 
 def other(memory: int) -> subprocess.Popen[str]:
-    """Another process with a machine, which it has until its input ends."""
+    """Start another process with a machine, which it has until its input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", OTHER, str(memory)],
         stdin=subprocess.PIPE,
@@ -75,10 +76,25 @@ def test_together_they_may_have_the_hosts_memory(home: Path) -> None:
     assert seats(home) == []
 
 
+def test_what_this_host_could_never_run() -> None:
+    check_fits_host(1024 * MIB, 1)
+    for refused in (partial(check_fits_host, 1025 * MIB, 1), partial(Admission, 1025 * MIB)):
+        with pytest.raises(NotEnoughRoomError) as caught:
+            refused()
+        assert "together may have 1.0 GiB" in caught.value.message
+        assert "wait" not in caught.value.hint  # no other machine is in its way
+    with pytest.raises(UsageError, match="asks for 2 processors, and this host has 1") as few:
+        check_fits_host(MIB, 2)
+    assert "--cpus" in few.value.hint
+    prefer("memory = '300M'\n")
+    with pytest.raises(NotEnoughRoomError, match="together may have 300"):
+        check_fits_host(301 * MIB, 1)
+
+
 def test_a_volunteer_allows_less() -> None:
     prefer("machines = 2\nmemory = '300M'\n")
     both = [Admission(100 * MIB), Admission(100 * MIB)]
-    with pytest.raises(NotEnoughRoomError, match="as your preferences allow"):
+    with pytest.raises(NotEnoughRoomError, match="your preferences allow no more machines"):
         Admission(1)
     both.pop().end()
     with pytest.raises(NotEnoughRoomError, match=r"together they may have 300\.0 MiB"):

@@ -14,7 +14,7 @@ from boincvm.machine.build_machine import booted
 pytestmark = pytest.mark.timeout(30)
 
 
-async def says(_: FakeGuest, call: FakeCall) -> int:
+async def prints(_: FakeGuest, call: FakeCall) -> int:
     call.write("stdout", call.environment[b"WORD"])
     call.write("stderr", b"and more")
     return 3
@@ -28,7 +28,7 @@ async def says_and_stays(guest: FakeGuest, call: FakeCall) -> int:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    driver = FakeDriver({"says": says, "stays": says_and_stays})
+    driver = FakeDriver({"says": prints, "stays": says_and_stays})
 
     async def open_driver(_name: str, _kernel: Path | None) -> FakeDriver:
         return driver
@@ -44,11 +44,11 @@ def spec(tmp_path: Path) -> MachineSpec:
 
 
 async def test_a_program_and_its_end(driver: FakeDriver, spec: MachineSpec) -> None:
-    said: list[tuple[str, bytes]] = []
+    text: list[tuple[str, bytes]] = []
     async with booted(spec, 5.0) as run:
-        end = await run(["says"], {"WORD": "hello"}, lambda *piece: said.append(piece))
+        end = await run(["says"], {"WORD": "hello"}, lambda *piece: text.append(piece))
     assert end.code == 3
-    assert said == [("stdout", b"hello"), ("stderr", b"and more")]
+    assert text == [("stdout", b"hello"), ("stderr", b"and more")]
     assert driver.machines[0].state is MachineState.DESTROYED
 
 

@@ -1,4 +1,4 @@
-"""A machine is put on disk: first its files, then the manifest by which it is found again."""
+"""Saving a machine: first its files, then the manifest by which it is found again."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -49,10 +49,10 @@ async def test_it_is_found_again(machine: ManagedMachine) -> None:
 async def test_what_the_caller_looks_at_is_the_quiet_guest(machine: ManagedMachine) -> None:
     guest = fake(machine).guest
 
-    def look() -> tuple[None, bool]:
+    def poll() -> tuple[None, bool]:
         return None, guest.is_quiet
 
-    assert (await write_checkpoint(machine, IDENTITY, look, last=False))[1]
+    assert (await write_checkpoint(machine, IDENTITY, poll, last=False))[1]
     assert not guest.is_quiet
 
 

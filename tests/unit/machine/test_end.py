@@ -1,4 +1,4 @@
-"""The end of a machine is data, and what follows from it stands in one table."""
+"""The end of a machine is data, and one table defines its consequences."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -92,7 +92,7 @@ def fake(machine: ManagedMachine) -> FakeMachine:
 
 
 async def end_of(machine: ManagedMachine) -> MachineEnd:
-    """Its end, of which who works in the machine hears too."""
+    """Return its end, of which users of the machine are notified, too."""
     working = asyncio.ensure_future(machine.guard(asyncio.sleep(1000)))
     end = await asyncio.wait_for(machine.ended(), 10)
     with pytest.raises(WHAT_FOLLOWS[end.cause][0]):
@@ -108,7 +108,7 @@ async def test_what_the_driver_tells(cause: EndCause, machine: ManagedMachine) -
 
 
 async def test_it_is_up_until_it_ends(machine: ManagedMachine) -> None:
-    """Whether or not the driver tells the ids of its processes: this one does not."""
+    """This holds even if the driver does not report the ids of its processes, as here."""
     assert fake(machine).process_ids() == ()
     assert machine.is_up
     await machine.suspend()
@@ -151,14 +151,14 @@ async def test_a_guest_that_breaks_the_protocol(machine: ManagedMachine) -> None
 async def test_an_agent_that_is_gone(
     machine: ManagedMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The machine runs on."""
+    """The machine keeps running."""
     monkeypatch.setattr(session_module, "END_LIMIT", 0.2)
     fake(machine).guest.close()
     assert (await end_of(machine)).cause is EndCause.LINK_LOST
 
 
 async def test_an_agent_that_is_gone_because_the_machine_ends(machine: ManagedMachine) -> None:
-    """What the driver tells a moment later says more."""
+    """The driver's report a moment later is more precise."""
     ending = asyncio.ensure_future(end_of(machine))
     fake(machine).guest.close()
     await asyncio.wait([machine.session.link.failure])
@@ -181,7 +181,7 @@ async def test_what_somebody_fails_with_is_no_end(machine: ManagedMachine) -> No
 
 @pytest.mark.parametrize("cause", DRIVERS)
 async def test_before_the_agent_has_answered(cause: EndCause, tmp_path: Path) -> None:
-    """The guest's own end is then that it never booted; the host's faults are what they are."""
+    """If the guest itself ends, it never booted; faults of the host keep their cause."""
     driver = FakeDriver(boots=False)
     machine = ManagedMachine(driver, spec(tmp_path))
     starting = asyncio.ensure_future(machine.start([Boot()]))
@@ -211,11 +211,11 @@ async def test_the_limit_of_the_start(tmp_path: Path) -> None:
 
 
 async def test_the_limit_of_falling_quiet(machine: ManagedMachine) -> None:
-    """A guest that does not become quiet cannot be kept, and runs on."""
+    """A guest that does not become quiet cannot be saved, and keeps running."""
     guest = fake(machine).guest
-    obey = guest._handle
+    follow = guest._handle
     guest._handle = lambda word, call, frame: (  # type: ignore[method-assign]
-        None if word == "quiesce" else obey(word, call, frame)
+        None if word == "quiesce" else follow(word, call, frame)
     )
     with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.1 s"):
         await machine.save(1, lambda: None, last=False)

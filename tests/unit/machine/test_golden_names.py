@@ -1,4 +1,4 @@
-"""Golden snapshots of different machines lie apart."""
+"""Golden snapshots of different machines have different names."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SPEC = MachineSpec(*map(Path, ("/d", "/kernel", "/initrd", "/root")), memory=256
 
 
 def test_each_driver_has_its_own() -> None:
-    """The default driver's have the name that they always had."""
+    """The default driver's keep their former names."""
     assert snapshot_name(DIGEST, SPEC, {"driver": "qemu"}) == "0123456789abcdef-256-2"
     assert snapshot_name(DIGEST, SPEC, {}) == "0123456789abcdef-256-2"
     theirs = snapshot_name(DIGEST, SPEC._replace(network=True), {"driver": "virtualbox"})

@@ -1,4 +1,4 @@
-"""Whether there is room for a checkpoint, and what a directory takes on the disk."""
+"""Whether there is room for a checkpoint, and how much disk space a directory takes."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def slot(tmp_path: Path) -> Path:
-    """2 MiB are in it; 1 MiB of them in the machine's directory."""
+    """Make a slot with 2 MiB in it, 1 MiB of them in the machine's directory."""
     slot = tmp_path / "slot"
     for directory in (slot, slot / "machine"):
         directory.mkdir()
@@ -26,7 +26,7 @@ def slot(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes that are free on the disk, to be set."""
+    """Set the free bytes of the disk."""
     free = [0]
     monkeypatch.setattr(
         "os.statvfs",
@@ -137,8 +137,8 @@ def test_files_that_vanish_meanwhile(slot: Path, monkeypatch: pytest.MonkeyPatch
     walk = os.walk
 
     def walk_late(directory: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-        for place, directories, names in walk(directory):
-            yield place, directories, ["gone", *names, "gone too"]
+        for location, directories, names in walk(directory):
+            yield location, directories, ["gone", *names, "gone too"]
 
     monkeypatch.setattr("os.walk", walk_late)
     assert disk_usage(slot) == before

@@ -1,4 +1,4 @@
-"""Machines that lie on disk: which checkpoint is used, and what of them stays."""
+"""Machines on disk: which checkpoint is used, and which files are kept."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ def machine(number: int, files: dict[str, bytes], task: SavedTask | None = TASK)
 
 
 def save(directory: Path, number: int, **shared: bytes) -> SavedMachine:
-    """A checkpoint with a memory file and a layer of its own, and files of others."""
+    """Make a checkpoint with its own memory file and layer, and files of others."""
     files = {
         f"memory-{number:06d}": b"memory %d" % number * 9,
         f"disk-{number:06d}.qcow2": b"disk %d" % number,
@@ -77,7 +77,7 @@ def names(directory: Path) -> list[str]:
 
 
 def seal_anew(path: Path, **changes: object) -> None:
-    """The manifest with these changes, and a checksum that is right."""
+    """Write the manifest with these changes, and a right checksum."""
     table = json.loads(path.read_bytes())
     del table["checksum"]
     table |= changes
@@ -87,7 +87,7 @@ def seal_anew(path: Path, **changes: object) -> None:
 
 
 def only_older(directory: Path, older: SavedMachine, *reasons: str) -> None:
-    """One of 7 is not used, for these reasons."""
+    """Check that checkpoint 7 is not used, for these reasons."""
     found = find_saved(directory)
     assert found.saved == older
     assert len(found.lost) == 1
@@ -99,7 +99,7 @@ def only_older(directory: Path, older: SavedMachine, *reasons: str) -> None:
 
 @pytest.fixture
 def older(tmp_path: Path) -> SavedMachine:
-    """Checkpoint 6, beside which there is 7."""
+    """Return checkpoint 6, beside which there is 7."""
     older = save(tmp_path, 6)
     save(tmp_path, 7)
     return older
@@ -143,7 +143,7 @@ def test_all_are_damaged(tmp_path: Path, older: SavedMachine) -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints 6 and 7; who changes something puts it right again."""
+    """Make checkpoints 6 and 7; a test that changes them must restore them."""
     directory = tmp_path_factory.mktemp("pair")
     save(directory, 6)
     save(directory, 7)
@@ -165,8 +165,8 @@ def newest_with(pair: Path, name: str, content: bytes) -> Found:
 def test_one_byte_of_the_manifest_has_changed(pair: Path, data: st.DataObject) -> None:
     content = bytearray(manifest_path(pair, 7).read_bytes())
     good = find_saved(pair)
-    place = data.draw(st.integers(0, len(content) - 1))
-    content[place] = data.draw(st.integers(0, 255))
+    location = data.draw(st.integers(0, len(content) - 1))
+    content[location] = data.draw(st.integers(0, 255))
     found = newest_with(pair, "checkpoint-000007.json", bytes(content))
     if found != good:  # JSON has a few ways to write the same: a tab for a space
         assert found.saved is not None
@@ -178,8 +178,8 @@ def test_one_byte_of_the_manifest_has_changed(pair: Path, data: st.DataObject) -
 def test_no_changed_byte_makes_another_machine(pair: Path, mask: int) -> None:
     path, good, used = manifest_path(pair, 7), find_saved(pair), 0
     content = path.read_bytes()
-    for place in range(len(content)):
-        changed = content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :]
+    for location in range(len(content)):
+        changed = content[:location] + bytes([content[location] ^ mask]) + content[location + 1 :]
         found = newest_with(pair, path.name, changed)
         used += found == good
         assert found == good or found.saved == find_older(pair)
@@ -193,11 +193,11 @@ def find_older(pair: Path) -> SavedMachine:
 @pytest.mark.parametrize("name", ["memory-000007", "disk-000007.qcow2"])
 def test_any_byte_of_a_file_has_changed(pair: Path, name: str) -> None:
     content = (pair / name).read_bytes()
-    for place in range(len(content)):
-        changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    for location in range(len(content)):
+        changed = content[:location] + bytes([content[location] ^ 1]) + content[location + 1 :]
         found = newest_with(pair, name, changed)
         assert found == Found(
-            find_older(pair), (f"checkpoint 7 is damaged: {name} is not what was written",)
+            find_older(pair), (f"checkpoint 7 is damaged: {name} differs from what was written",)
         )
 
 
@@ -253,7 +253,7 @@ def test_a_newer_one_need_not_look_like_ours(tmp_path: Path, older: SavedMachine
 @pytest.mark.parametrize("schema", [SCHEMA - 1, 0, -1, "3", None, True])
 def test_a_schema_that_there_is_not(tmp_path: Path, older: SavedMachine, schema: object) -> None:
     seal_anew(manifest_path(tmp_path, 7), schema=schema)
-    only_older(tmp_path, older, "damaged")
+    only_older(tmp_path, older, "damaged", f"its schema is {schema!r}", f"knows {SCHEMA}")
 
 
 def test_a_number_that_is_not_the_file_names(tmp_path: Path, older: SavedMachine) -> None:
@@ -263,7 +263,7 @@ def test_a_number_that_is_not_the_file_names(tmp_path: Path, older: SavedMachine
 
 @pytest.mark.parametrize(
     "name",
-    ["../memory-000007", "/etc/passwd", "..", ".", "", "a/memory-000007", "memory-000007/..",
+    ["../memory-000007", "/nowhere/passwd", "..", ".", "", "a/memory-000007", "memory-000007/..",
      "memory-7", "checkpoint-000007.json", "memory-000007\n", "saved.json", "\0",
      ".sav", "../a.sav", "a/b.vdi", ".a.vdi", "-.sav", f"{'a' * 101}.sav"],
 )  # fmt: skip
@@ -319,7 +319,7 @@ def test_a_manifest_that_is_a_directory(tmp_path: Path, older: SavedMachine) -> 
 
 
 def files_of(*numbers: int) -> list[str]:
-    """Those that `save` has written for them."""
+    """Return the files that `save` has written for them."""
     return [
         name
         for number in numbers
@@ -339,11 +339,11 @@ def test_the_two_newest_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted(files_of(9, 10))
 
 
-@pytest.mark.parametrize(("kept", "left"), [(0, []), (1, [3]), (3, [1, 2, 3]), (9, [1, 2, 3])])
-def test_as_many_stay_as_are_wanted(tmp_path: Path, kept: int, left: list[int]) -> None:
+@pytest.mark.parametrize(("stored", "left"), [(0, []), (1, [3]), (3, [1, 2, 3]), (9, [1, 2, 3])])
+def test_as_many_stay_as_are_wanted(tmp_path: Path, stored: int, left: list[int]) -> None:
     for number in (1, 2, 3):
         save(tmp_path, number)
-    remove_unneeded(tmp_path, keep=kept)
+    remove_unneeded(tmp_path, keep=stored)
     assert names(tmp_path) == sorted(files_of(*left))
 
 
@@ -363,7 +363,7 @@ def test_files_that_checkpoints_share(tmp_path: Path) -> None:
 
 
 def check_older(directory: Path, number: int) -> None:
-    """Of that checkpoint, too, everything is there."""
+    """Check that all files of that checkpoint exist, too."""
     check_files(directory, read_manifest(manifest_path(directory, number)).checkpoint.files)
 
 
@@ -393,25 +393,32 @@ VIRTUALBOX = (
 )  # fmt: skip
 
 
-def test_files_that_virtualbox_has_named(tmp_path: Path) -> None:
-    """They are found again, stay while they are needed, and go afterwards."""
-    for name in VIRTUALBOX:
+VMWARE = (
+    "disk000001.vmdk", "disk000001-000001.vmdk", "boincvm-0badcafe-Snapshot1.vmsn",
+    "boincvm-0badcafe-Snapshot1.vmem", "boincvm-0badcafe-1a2b3c4d.vmss",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [VIRTUALBOX, VMWARE], ids=["virtualbox", "vmware"])
+def test_files_that_a_hypervisor_has_named(tmp_path: Path, named: tuple[str, ...]) -> None:
+    """They are found again, kept while they are needed, and removed afterwards."""
+    for name in named:
         (tmp_path / name).write_bytes(b"abc")
-    saved = machine(2, dict.fromkeys(VIRTUALBOX, b"abc"))
+    saved = machine(2, dict.fromkeys(named, b"abc"))
     write_saved(tmp_path, saved)
     remove_unneeded(tmp_path)
-    assert names(tmp_path) == sorted(["checkpoint-000002.json", *VIRTUALBOX])
+    assert names(tmp_path) == sorted(["checkpoint-000002.json", *named])
     found = find_saved(tmp_path).saved
     assert found is not None
     assert found.checkpoint.files == saved.checkpoint.files
-    remove_unneeded(tmp_path, keep=0, in_use=frozenset(VIRTUALBOX[:1]))
-    assert names(tmp_path) == ["disk-000001.vdi"]
+    remove_unneeded(tmp_path, keep=0, in_use=frozenset(named[:1]))
+    assert names(tmp_path) == [named[0]]
 
 
 def test_half_written_and_former_files_go_and_others_do_not(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    ours = ["window", "disk.qcow2", "memory-1", "notes", "checkpoint-1.json", "part", "x.part",
-            "disk-000001.qcow2.bak"]  # fmt: skip
+    ours = ["transfer-disk", "disk.qcow2", "memory-1", "notes", "checkpoint-1.json", "part",
+            "x.part", "disk-000001.qcow2.bak"]  # fmt: skip
     leftovers = [".checkpoint-000002.json.part", "saved.json", "memory-000002", "disk-000002",
                  "disk-000003.qcow2"]  # fmt: skip
     for name in ours + leftovers:
@@ -433,7 +440,7 @@ def test_a_manifest_that_cannot_be_read_goes_with_its_files(
 def test_no_manifest_stays_without_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was the last thing to be removed before a crash, what is left is whole."""
+    """Whatever was removed last before a crash, the rest is complete."""
     for number in (1, 2, 3):
         save(tmp_path, number)
     unlink, removed = Path.unlink, list[str]()

@@ -1,4 +1,4 @@
-"""A machine starts from the first source that works, and tells why others did not."""
+"""A machine starts from the first source that works, and reports why others did not."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from boincvm.errors import (
     HostDiskFullError,
     HypervisorError,
     HypervisorKilledError,
+    HypervisorMissingError,
     UsageError,
 )
 from boincvm.guestlink.link import GuestLink
@@ -25,7 +26,7 @@ from boincvm.hypervisor.contract import (
     MachineState,
 )
 from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
-from boincvm.job.model import Limits, MachineShape
+from boincvm.job.model import Limits, MachineShape, PortForward
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.golden.snapshots import TABLE, Found, Golden
 from boincvm.machine.managed import ManagedMachine
@@ -40,7 +41,8 @@ SNAPSHOT = "golden snapshot"
 
 
 class Driver(FakeDriver):
-    """Its machines can be cloned; `fault` is raised when one of them starts, by its number."""
+    """A driver whose machines can be cloned; `fault` is raised when the machine with that number
+    starts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ def golden(tmp_path: Path) -> Golden:
 
 
 def clone(found: Golden | str) -> Clone:
-    """Of that snapshot, or with that reason why there is none."""
+    """Return a copy of that snapshot, or the reason why there is none."""
     return Clone(Mock(), Found(found) if isinstance(found, Golden) else Found(None, found))
 
 
@@ -194,7 +196,7 @@ async def test_one_that_ends_while_it_starts(
 async def test_one_that_others_kill_while_it_starts(
     is_told_late: bool, driver: Driver, spec: MachineSpec, golden: Golden
 ) -> None:
-    """It is not the snapshot's fault, even where the guest's link is seen to end first."""
+    """The snapshot is not at fault, even if the guest's link ends first."""
     driver.silent.add(0)
     starting = asyncio.ensure_future(start(driver, spec, clone(golden), Boot()))
     await driver.has_started.wait()
@@ -214,7 +216,7 @@ async def test_one_that_others_kill_while_it_starts(
 async def test_a_checkpoint_whose_machine_others_kill_while_it_wakes(
     driver: Driver, spec: MachineSpec
 ) -> None:
-    """It is no SavedMachineError, for which its owner would let the work begin anew."""
+    """It is not a SavedMachineError, for which its owner would let the work start over."""
     first = await start(driver, spec, Boot())
     checkpoint, link, _ = await first.save(7, lambda: None, last=True)
     driver.silent.add(len(driver.machines))
@@ -239,7 +241,7 @@ async def test_where_nothing_works_the_last_one_tells(
 
 
 async def test_all_three(driver: Driver, spec: MachineSpec, golden: Golden) -> None:
-    """There is no such checkpoint, and the snapshot is of no use."""
+    """There is no such checkpoint, and the snapshot is unusable."""
     driver.faults[0] = HypervisorError("no state")
     machine = await start(driver, spec, Restore(saved(), _nothing), clone(golden), Boot())
     assert [one.source for one in machine.rejected] == ["checkpoint 7", SNAPSHOT]
@@ -248,7 +250,7 @@ async def test_all_three(driver: Driver, spec: MachineSpec, golden: Golden) -> N
 
 
 def _nothing(_link: object) -> None:
-    """No program ran."""
+    """Return no programs."""
 
 
 async def test_a_checkpoint_alone(driver: Driver, spec: MachineSpec) -> None:
@@ -262,7 +264,7 @@ async def test_a_checkpoint_alone(driver: Driver, spec: MachineSpec) -> None:
 
 
 async def test_a_checkpoint_that_works(driver: Driver, spec: MachineSpec) -> None:
-    """Its programs are attached before its guest goes on."""
+    """Its programs are attached before its guest resumes."""
     first = await start(driver, spec, Boot())
     checkpoint, link, _ = await first.save(7, lambda: None, last=True)
     seen: list[MachineState] = []
@@ -292,7 +294,7 @@ async def test_a_checkpoint_whose_owner_wakes_it(driver: Driver, spec: MachineSp
 async def test_whatever_goes_on_from_a_disk_is_given_what_is_its_own(
     driver: Driver, spec: MachineSpec, golden: Golden
 ) -> None:
-    """Copies of one machine would get the same random numbers, and have one card's address."""
+    """Copies of one machine would have the same random numbers and hardware address."""
     spec = spec._replace(network=True, host_name="fold-7")
 
     async def restore(attach: Callable[[GuestLink], None] | None) -> Restore:
@@ -320,17 +322,46 @@ async def test_whatever_goes_on_from_a_disk_is_given_what_is_its_own(
 async def test_what_is_no_source_s_fault_ends_the_start(
     driver: Driver, spec: MachineSpec, golden: Golden
 ) -> None:
-    driver.faults[0] = HostDiskFullError("the host's disk is full")
-    with pytest.raises(HostDiskFullError):
+    driver.faults[0] = HypervisorMissingError("QEMU is not installed any more")
+    with pytest.raises(HypervisorMissingError):
         await start(driver, spec, clone(golden), Boot())
     assert golden.directory.exists()
+    assert len(driver.machines) == 1
+
+
+async def test_a_copy_for_which_the_disk_has_no_room(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    """It boots, which may need less; the snapshot is not at fault."""
+    driver.faults[0] = HostDiskFullError("the host's disk is full")
+    machine = await start(driver, spec, clone(golden), Boot())
+    assert machine.cold_because == "the host's disk is full"
+    assert driver.machines[0].state is MachineState.DESTROYED
+    assert golden.directory.exists()
+    await machine.close()
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+async def test_neither_fits_on_the_disk(
+    driver: Driver, spec: MachineSpec, golden: Golden, is_copy: bool
+) -> None:
+    driver.faults = dict.fromkeys(range(2), HostDiskFullError("the host's disk is full"))
+    with pytest.raises(HostDiskFullError):
+        await start(driver, spec, *([clone(golden)] if is_copy else []), Boot())
+    assert golden.directory.exists()
+
+
+async def test_a_full_disk_loses_no_checkpoint(driver: Driver, spec: MachineSpec) -> None:
+    driver.faults[0] = HostDiskFullError("the host's disk is full")
+    with pytest.raises(HostDiskFullError):
+        await start(driver, spec, Restore(saved()), Boot())
     assert len(driver.machines) == 1
 
 
 async def test_one_that_is_killed_while_it_starts(
     driver: Driver, spec: MachineSpec, golden: Golden
 ) -> None:
-    """Nothing else is tried, and it was not the snapshot's fault."""
+    """Nothing else is tried, and the snapshot is not at fault."""
     driver.silent.add(0)
     machine = ManagedMachine(driver, spec)
     starting = asyncio.ensure_future(machine.start([clone(golden), Boot()]))
@@ -399,6 +430,15 @@ async def test_what_the_driver_has_not_is_told_before_anything_starts(
         make = driver.machine
         driver.machine = lambda spec: _without_network(make(spec))  # type: ignore[method-assign]
     with pytest.raises(UsageError, match=r"a machine of the driver fake has no (network|screen)"):
+        await ManagedMachine(driver, asked).start([Boot()])
+    assert driver.machines[0].state is MachineState.DEFINED
+
+
+async def test_ports_that_the_driver_cannot_forward(spec: MachineSpec) -> None:
+    """They are not ignored silently."""
+    asked = spec._replace(network=True, forwards=(PortForward(8080, 80),))
+    driver = FakeDriver()
+    with pytest.raises(UsageError, match="the driver fake has no port forwarding"):
         await ManagedMachine(driver, asked).start([Boot()])
     assert driver.machines[0].state is MachineState.DEFINED
 

@@ -1,4 +1,5 @@
-"""A directory of this host as a guest's place: files come and go whole, and nothing leads out."""
+"""A directory of this host as a guest's file root: files are complete or missing, and nothing leads
+out."""
 
 import asyncio
 import errno
@@ -9,20 +10,26 @@ from threading import Event
 
 import pytest
 
-from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, OutputFileError
+from boincvm.errors import (
+    BoincvmError,
+    HostDiskFullError,
+    InputFileError,
+    OutputFileError,
+    UsageError,
+)
 from boincvm.node.host_directory import HostDirectory
 
 
 class Room:
-    """A guest's directory, a spool, and something outside of both."""
+    """A guest's directory, a spool, and something outside both."""
 
     def __init__(self, top: Path) -> None:
         self.root, self.spool, self.outside = top / "root", top / "spool", top / "outside"
         for directory in (self.root, self.spool, self.outside):
             directory.mkdir()
         (self.outside / "secret").write_text("secret")
-        self.place = HostDirectory(self.root)
-        self.place.check()
+        self.location = HostDirectory(self.root)
+        self.location.check(PurePosixPath("file"))
 
     def source(self, text: str = "text", name: str = "source") -> Path:
         (self.spool / name).write_text(text)
@@ -37,10 +44,10 @@ class Room:
         return top
 
     async def put(self, source: Path, name: str, mode: int = 0o644) -> None:
-        await self.place.put(source, PurePosixPath(name), mode)
+        await self.location.put(source, PurePosixPath(name), mode)
 
     async def get(self, name: str) -> Path:
-        await self.place.get(PurePosixPath(name), self.spool / "got")
+        await self.location.get(PurePosixPath(name), self.spool / "got")
         return self.spool / "got"
 
     def names(self) -> list[str]:
@@ -50,6 +57,17 @@ class Room:
 @pytest.fixture
 def room(tmp_path: Path) -> Room:
     return Room(tmp_path)
+
+
+async def test_nothing_outside_is_reached(room: Room) -> None:
+    outside = str(room.outside / "secret")
+    with pytest.raises(UsageError, match="outside the directory of this guest"):
+        room.location.check(PurePosixPath(outside))
+    with pytest.raises(UsageError, match="outside the directory"):
+        await room.get(outside)
+    with pytest.raises(UsageError, match="outside the directory"):
+        await room.put(room.source(), outside)
+    assert (room.outside / "secret").read_text() == "secret"
 
 
 async def test_a_file_there_and_back(room: Room) -> None:

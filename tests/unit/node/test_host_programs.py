@@ -24,8 +24,8 @@ pytestmark = pytest.mark.timeout(120)
 LIMIT = 30.0
 
 
-class Heard(Observed):
-    """A Listener. `grants`: to whom it gives credit for all that came, at once."""
+class Received(Observed):
+    """A listener; `grants`: whether it gives credit for everything that arrived, at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Heard(Observed):
 
 
 class Host:
-    """Its programs, each with who hears of it."""
+    """The programs of a host, each with its listener."""
 
     def __init__(self, directory: Path) -> None:
         self.work, self.status_channels = directory / "work", directory / "status-channels"
@@ -70,20 +70,22 @@ class Host:
         self.status_channels.mkdir()
         self.programs = HostPrograms(self.work, self.status_channels)
 
-    def start(self, *argv: str, grants: bool = True, **more: object) -> tuple[HostProgram, Heard]:
-        heard = Heard()
+    def start(
+        self, *argv: str, grants: bool = True, **more: object
+    ) -> tuple[HostProgram, Received]:
+        received = Received()
         request = Request(argv, **more)  # type: ignore[arg-type]
-        program = self.programs.start(request, heard)
-        heard.grants = program if grants else None
-        return program, heard
+        program = self.programs.start(request, received)
+        received.grants = program if grants else None
+        return program, received
 
-    def shell(self, script: str, **more: object) -> tuple[HostProgram, Heard]:
+    def shell(self, script: str, **more: object) -> tuple[HostProgram, Received]:
         return self.start("sh", "-c", script, **more)  # type: ignore[arg-type]
 
 
 @pytest_asyncio.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    """After the test no process, no descriptor and no FIFO is left."""
+    """Yield a host; after the test no process, no descriptor and no FIFO is left."""
     made = Host(tmp_path)
     await end(made.shell("exit 0")[0])  # what asyncio opens once is open
     before, processes = set(os.listdir("/proc/self/fd")), children(os.getpid())
@@ -112,13 +114,13 @@ async def test_it_runs(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     (host.work / "sub").mkdir()
     script = 'cat; pwd; echo "$PWD $OURS $GIVEN $BOINCVM_TOKEN."; echo error >&2; exit 3'
     more = {"directory": "sub", "environment": {"GIVEN": "given"}, "stdin": b"input\n"}
-    program, heard = host.shell(script, **more)
+    program, received = host.shell(script, **more)
     found = await end(program)
     assert (found.code, found.signal) == (3, None)
     there = f"{host.work}/sub"
-    assert heard.stdout.decode() == f"input\n{there}\n{there} seen given .\n"
-    assert heard.texts["stderr"] == b"error\n"
-    assert heard.taken == 6
+    assert received.stdout.decode() == f"input\n{there}\n{there} seen given .\n"
+    assert received.texts["stderr"] == b"error\n"
+    assert received.taken == 6
 
 
 async def test_what_it_used(host: Host) -> None:
@@ -154,59 +156,59 @@ async def test_what_cannot_start(
 ) -> None:
     (host.work / "plain").touch(0o644)
     with pytest.raises(kind) as failure:
-        host.programs.start(request_, Heard())
+        host.programs.start(request_, Received())
     assert words in f"{failure.value.message}; {failure.value.hint}"
 
 
 async def test_a_directory_as_a_machine_has_it(host: Host) -> None:
     (host.work / "a").mkdir()
-    program, heard = host.start("pwd", directory=str(WORK / "a"))
+    program, received = host.start("pwd", directory=str(WORK / "a"))
     await end(program)
-    assert heard.stdout.decode() == f"{host.work}/a\n"
+    assert received.stdout.decode() == f"{host.work}/a\n"
 
 
 # Output.
 
 
 async def test_who_does_not_listen_is_not_flooded(host: Host) -> None:
-    """The program waits; and what is granted in drops is not read in drops."""
+    """The program waits, and small grants do not cause small reads."""
     size = 4 * WINDOW + 7
-    program, heard = host.start("head", "-c", str(size), "/dev/zero", grants=False)
-    await heard.until(lambda: len(heard.stdout) == WINDOW)
+    program, received = host.start("head", "-c", str(size), "/dev/zero", grants=False)
+    await received.until(lambda: len(received.stdout) == WINDOW)
     other, _ = host.shell("exit 0")
     await end(other)
     for _ in range(1000):
         program.grant(1)
     other, _ = host.shell("exit 0")
     await end(other)
-    assert len(heard.stdout) == WINDOW
+    assert len(received.stdout) == WINDOW
     assert not program.ended.done()
     program.grant(WINDOW - 1000)
-    heard.grants = program
+    received.grants = program
     assert (await end(program)).code == 0
-    assert heard.stdout == bytes(size)
-    assert heard.calls < size >> 13
+    assert received.stdout == bytes(size)
+    assert received.calls < size >> 13
 
 
 async def test_all_that_it_wrote_comes_without_credit_when_it_ends(host: Host) -> None:
     script = f"head -c {WINDOW} /dev/zero; head -c 60000 /dev/zero; echo end >&2"
-    program, heard = host.shell(script, grants=False)
+    program, received = host.shell(script, grants=False)
     assert (await end(program)).code == 0
-    assert len(heard.stdout) == WINDOW + 60000
-    assert heard.texts["stderr"] == b"end\n"
+    assert len(received.stdout) == WINDOW + 60000
+    assert received.texts["stderr"] == b"end\n"
 
 
 async def test_a_stream_that_ends_early(host: Host) -> None:
-    program, heard = host.shell("exec 2>&-; echo on; read line; echo $line", keep_input=True)
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("exec 2>&-; echo on; read line; echo $line", keep_input=True)
+    await received.until(lambda: received.stdout)
     program.feed(b"more\n")
     assert (await end(program)).code == 0
-    assert heard.stdout == b"on\nmore\n"
+    assert received.stdout == b"on\nmore\n"
 
 
 async def test_a_pipe_that_was_given_away_holds_nobody(host: Host) -> None:
-    program, heard = host.shell("echo ready; read line", keep_input=True)
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("echo ready; read line", keep_input=True)
+    await received.until(lambda: received.stdout)
     pid = program._guarded.program
     held = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY)
     try:
@@ -220,21 +222,21 @@ async def test_a_pipe_that_was_given_away_holds_nobody(host: Host) -> None:
 
 
 async def test_progress(host: Host) -> None:
-    script = 'echo fraction-done 0.25 >"$BOINCVM_VOICE"; read line; exit 0'
-    program, heard = host.shell(script, keep_input=True)
-    await heard.until(lambda: heard.fraction)
-    assert (heard.fraction, heard.status_bytes) == (0.25, len("fraction-done 0.25\n"))
+    script = 'echo fraction-done 0.25 >"$BOINCVM_STATUS_CHANNEL"; read line; exit 0'
+    program, received = host.shell(script, keep_input=True)
+    await received.until(lambda: received.fraction)
+    assert (received.fraction, received.status_bytes) == (0.25, len("fraction-done 0.25\n"))
     program.end_input()
     await end(program)
 
 
 async def test_a_status_channel_that_floods_waits(host: Host) -> None:
-    script = 'exec >"$BOINCVM_VOICE"; yes'
-    program, heard = host.shell(script, grants=False)
-    await heard.until(lambda: heard.status_bytes == WINDOW)
+    script = 'exec >"$BOINCVM_STATUS_CHANNEL"; yes'
+    program, received = host.shell(script, grants=False)
+    await received.until(lambda: received.status_bytes == WINDOW)
     other, _ = host.shell("exit 0")
     await end(other)
-    assert heard.status_bytes == WINDOW
+    assert received.status_bytes == WINDOW
     program.signal(9)
     assert (await end(program)).signal == 9
 
@@ -243,31 +245,31 @@ async def test_a_status_channel_that_floods_waits(host: Host) -> None:
 
 
 async def test_input_that_follows(host: Host) -> None:
-    program, heard = host.start("cat", keep_input=True, stdin=b"begin")
+    program, received = host.start("cat", keep_input=True, stdin=b"begin")
     data = bytes(n % 251 for n in range(1 << 20))
     for at in range(0, len(data), 1 << 16):
         program.feed(data[at : at + (1 << 16)])
     program.end_input()
     assert (await end(program)).code == 0
-    assert heard.stdout == b"begin" + data
-    assert heard.taken == len(data) + 5
+    assert received.stdout == b"begin" + data
+    assert received.taken == len(data) + 5
 
 
 async def test_who_does_not_read_takes_nothing(host: Host) -> None:
-    program, heard = host.shell("echo ready; sleep 1000", keep_input=True)
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("echo ready; sleep 1000", keep_input=True)
+    await received.until(lambda: received.stdout)
     program.feed(bytes(1 << 20))
-    await heard.until(lambda: heard.taken)
+    await received.until(lambda: received.taken)
     other, _ = host.shell("exit 0")
     await end(other)
-    assert heard.taken <= 1 << 17
+    assert received.taken <= 1 << 17
     program.signal(9)
     await end(program)
 
 
 async def test_who_closes_its_input(host: Host) -> None:
-    program, heard = host.shell("exec <&-; echo closed; kill -STOP $$; exit 5", keep_input=True)
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("exec <&-; echo closed; kill -STOP $$; exit 5", keep_input=True)
+    await received.until(lambda: received.stdout)
     program.feed(b"for nobody")
     program.feed(b"and more")
     other, _ = host.shell("exit 0")
@@ -288,11 +290,11 @@ async def test_a_signal_is_for_the_whole_group(host: Host) -> None:
     (trap 'echo child; exit' TERM; echo ready; while :; do sleep 0.01; done) &
     trap 'wait; echo parent; exit 7' TERM
     echo ready; wait"""
-    program, heard = host.shell(script)
-    await heard.until(lambda: heard.stdout.count(b"ready") == 2)
+    program, received = host.shell(script)
+    await received.until(lambda: received.stdout.count(b"ready") == 2)
     program.signal(15)
     found = await end(program)
-    assert heard.stdout.endswith(b"child\nparent\n")
+    assert received.stdout.endswith(b"child\nparent\n")
     assert found.code == 7
     program.signal(15)
     program.signal(9)
@@ -300,8 +302,8 @@ async def test_a_signal_is_for_the_whole_group(host: Host) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 15, 9])
 async def test_ended_by_a_signal(host: Host, number: int) -> None:
-    program, heard = host.shell("echo ready; exec sleep 1000")
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("echo ready; exec sleep 1000")
+    await received.until(lambda: received.stdout)
     program.signal(0)
     program.signal(number)
     found = await end(program)
@@ -309,8 +311,8 @@ async def test_ended_by_a_signal(host: Host, number: int) -> None:
 
 
 async def test_what_stands_still_is_killed(host: Host) -> None:
-    program, heard = host.shell("echo ready; kill -STOP $$")
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("echo ready; kill -STOP $$")
+    await received.until(lambda: received.stdout)
     program.signal(9)
     assert (await end(program)).signal == 9
 
@@ -319,23 +321,23 @@ DAEMON = "setsid sh -c 'echo $$; exec sleep 1000' & "
 
 
 async def test_nothing_escapes_a_kill(host: Host) -> None:
-    program, heard = host.shell(f"({DAEMON}); sleep 1000")
-    await heard.until(lambda: heard.stdout.endswith(b"\n"))
-    assert is_there(int(heard.stdout))
+    program, received = host.shell(f"({DAEMON}); sleep 1000")
+    await received.until(lambda: received.stdout.endswith(b"\n"))
+    assert is_there(int(received.stdout))
     program.signal(9)
     assert (await end(program)).signal == 9
-    assert not is_there(int(heard.stdout))
+    assert not is_there(int(received.stdout))
 
 
 async def test_what_it_leaves_behind_ends_with_it(host: Host) -> None:
-    program, heard = host.shell(f"({DAEMON}) | (read pid; echo $pid)")
+    program, received = host.shell(f"({DAEMON}) | (read pid; echo $pid)")
     assert (await end(program)).code == 0
-    assert not is_there(int(heard.stdout))
+    assert not is_there(int(received.stdout))
 
 
 async def test_somebody_kills_the_guard(host: Host) -> None:
-    program, heard = host.shell("echo $$; exec sleep 1000")
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("echo $$; exec sleep 1000")
+    await received.until(lambda: received.stdout)
     os.kill(program._guarded.guard.pid, signal.SIGKILL)
     assert (await end(program)).signal == 9
 
@@ -349,8 +351,8 @@ async def test_all_end_with_the_guest(host: Host) -> None:
     )
     deaf, second = host.shell("trap '' TERM; echo ready; while :; do sleep 0.01; done")
     still, third = host.shell("echo ready; kill -STOP $$")
-    for heard in (first, second, third):
-        await heard.until(lambda heard=heard: heard.stdout)  # type: ignore[misc]
+    for received in (first, second, third):
+        await received.until(lambda received=received: received.stdout)  # type: ignore[misc]
     assert await host.programs.end() == 0
     assert (await end(polite)).code == 4
     assert first.stdout == b"ready\nbye\n"
@@ -365,8 +367,8 @@ async def test_one_that_does_not_end_is_given_up(
 ) -> None:
     monkeypatch.setattr("boincvm.node.host_programs.GRACE", 0.01)
     monkeypatch.setattr("boincvm.node.host_programs.KILL_LIMIT", 0.01)
-    program, heard = host.shell("echo ready; exec sleep 1000")
-    await heard.until(lambda: heard.stdout)
+    program, received = host.shell("echo ready; exec sleep 1000")
+    await received.until(lambda: received.stdout)
     with monkeypatch.context() as patch:
         patch.setattr(HostProgram, "signal", lambda *_: None)
         assert await host.programs.end() == 1
@@ -378,8 +380,8 @@ async def test_one_that_does_not_end_is_given_up(
 # As commands of a guest.
 
 
-class Told:
-    """What a guest's commands say."""
+class Recorder:
+    """Records what a guest's commands send."""
 
     def __init__(self, host: Host, group: asyncio.TaskGroup) -> None:
         self.words: list[Envelope] = []
@@ -403,25 +405,25 @@ class Told:
 
 async def test_its_time_is_over(host: Host) -> None:
     async with asyncio.TaskGroup() as group:
-        told = Told(host, group)
-        told.run("sh", "-c", f"({DAEMON}); sleep 1000", timeout=0.3)
-        result = await told.result()
+        reported = Recorder(host, group)
+        reported.run("sh", "-c", f"({DAEMON}); sleep 1000", timeout=0.3)
+        result = await reported.result()
     assert (result["signal"], result["timed-out"]) == (9, True)
 
 
 async def test_it_begins_once(host: Host) -> None:
     async with asyncio.TaskGroup() as group:
-        told = Told(host, group)
+        reported = Recorder(host, group)
         for _ in range(3):
-            told.run("sh", "-c", "echo once >>file")
-        assert (await told.result())["code"] == 0
-        told.run("sh", "-c", "echo once >>file")
-        assert (await told.result())["code"] == 0
+            reported.run("sh", "-c", "echo once >>file")
+        assert (await reported.result())["code"] == 0
+        reported.run("sh", "-c", "echo once >>file")
+        assert (await reported.result())["code"] == 0
     assert (host.work / "file").read_text() == "once\n"
 
 
 async def test_a_program_that_there_is_not(host: Host) -> None:
     async with asyncio.TaskGroup() as group:
-        told = Told(host, group)
-        told.run("nosuch")
-        assert "no such program" in str((await told.result())["error"])
+        reported = Recorder(host, group)
+        reported.run("nosuch")
+        assert "no such program" in str((await reported.result())["error"])

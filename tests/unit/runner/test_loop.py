@@ -1,4 +1,4 @@
-"""What ends a run from outside its task: signals, and faults in what the event loop calls."""
+"""What ends a run from outside its task: signals, and exceptions in callbacks of the event loop."""
 
 import asyncio
 import os
@@ -9,15 +9,15 @@ import pytest
 
 from boincvm.errors import BoincvmError
 from boincvm.job.model import Job, Limits, MachineTask
+from boincvm.runner.interruption import Interruption
 from boincvm.runner.job_run import JobRun, Observer
-from boincvm.runner.loop import _Interruption
 from boincvm.runner.streams import RunStreams
 
 pytestmark = pytest.mark.timeout(30)
 
 
 class Work:
-    """Stands for a run whose program may listen to signals; `tidied`: its end was undisturbed."""
+    """Stands for a run whose program may get signals; `tidied`: its end was undisturbed."""
 
     def __init__(self, *, has_program: bool = False, stop: float = 60.0) -> None:
         job = Job((MachineTask(("x",)),), Path(), limits=Limits(stop=stop))
@@ -44,7 +44,7 @@ async def interrupted(work: Work, *numbers: int) -> BoincvmError:
     for number in numbers:
         loop.call_later(0.02, os.kill, os.getpid(), number)
     with pytest.raises(BoincvmError) as failure:
-        await _Interruption(work.job_run).run(work.run())
+        await Interruption(work.job_run, work.job_run.job.limits.stop).run(work.run())
     return failure.value
 
 
@@ -77,5 +77,5 @@ async def test_a_fault_in_a_callback_ends_the_run() -> None:
 
     asyncio.get_running_loop().call_later(0.02, fault)
     with pytest.raises(OSError, match="Input/output error"):
-        await _Interruption(work.job_run).run(work.run())
+        await Interruption(work.job_run, work.job_run.job.limits.stop).run(work.run())
     assert work.tidied

@@ -1,4 +1,4 @@
-"""The directory of a run: gone with it, and with the next run if it could not go by itself."""
+"""The directory of a run: removed with it, or by the next run if that was not possible."""
 
 import fcntl
 import os

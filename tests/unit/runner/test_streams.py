@@ -1,4 +1,4 @@
-"""The host's ends of a program's streams, on real pipes and files."""
+"""The host's ends of a program's streams, with real pipes and files."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ import pytest
 
 from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, OutputFileError
 from boincvm.job.model import MachineTask
+from boincvm.machine.saved_machine import SavedTask
 from boincvm.machine.streams import DescriptorSink, MemorySink, OutputClosedError, StdinFeed
 from boincvm.runner.streams import RunStreams
 
@@ -182,3 +183,21 @@ def test_closed_descriptors_are_filled() -> None:
         "os._exit(0 if ok else 1)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("found", "left"), [(b"before|after", b"before"), (b"bef", b"bef"), (None, b"")]
+)
+async def test_output_goes_on_where_a_saved_program_was(
+    tmp_path: Path, found: bytes | None, left: bytes
+) -> None:
+    """What is missing, because somebody has removed it, is not made up for."""
+    if found is not None:
+        (tmp_path / "out").write_bytes(found)
+    saved = SavedTask(0, {}, stdin=0, files={"stdout": 6}, guest=0.0, wall=0.0, fraction_done=0.0)
+    task = MachineTask(("prog",), stdin=Path(os.devnull), stdout=Path("out"))
+    streams = RunStreams(tmp_path, capture=False)
+    async with streams.open(task, lambda _: None, no_failure, saved=saved) as opened:
+        opened.write("stdout", b"!")
+        await opened.flush()
+    assert (tmp_path / "out").read_bytes() == left + b"!"

@@ -1,5 +1,6 @@
-"""What lies on disk for a machine: as it was written, torn, hostile, or held by somebody."""
+"""The files of a machine: as written, incomplete, hostile, or locked by another process."""
 
+import asyncio
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ from boincvm.errors import BoincvmError, HostError, UsageError
 from boincvm.shim import machine_directory
 from boincvm.shim.machine_directory import Definition, MachineDirectory, Status
 from support.anything import ANYTHING, HUGE
+from support.file_locks import until_waited_for
 
 DEFINITION = Definition("a", "base", 1 << 28, 2, None, False, True, {"site": "cern"}, 1.5)
 BUS = BrokerAddress("a", "secret", path="/run/bus.sock")
@@ -31,36 +33,36 @@ each_file = pytest.mark.parametrize("name", READERS)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> MachineDirectory:
+def location(tmp_path: Path) -> MachineDirectory:
     made = MachineDirectory(tmp_path / "machines" / "a")
     made.make(DEFINITION, BUS)
     return made
 
 
-def write(place: MachineDirectory, name: str, content: bytes) -> None:
-    (place.directory / name).write_bytes(content)
+def write(location: MachineDirectory, name: str, content: bytes) -> None:
+    (location.directory / name).write_bytes(content)
 
 
-def test_it_is_read_as_it_was_written(place: MachineDirectory) -> None:
-    assert (place.definition(), place.bus()) == (DEFINITION, BUS)
-    assert place.status()._replace(at=0) == Status()
+def test_it_is_read_as_it_was_written(location: MachineDirectory) -> None:
+    assert (location.definition(), location.bus()) == (DEFINITION, BUS)
+    assert location.status()._replace(at=0) == Status()
     status = Status(VmState.SAVED, "why", "digest", ("one", "two"), 7, "life", 1.5, pid=99)
-    place.write_status(status)
-    assert place.status()._replace(at=0) == status
-    assert place.status().at > 1e9
-    assert (place.snapshots(), place.commands()) == ([], [])
+    location.write_status(status)
+    assert location.status()._replace(at=0) == status
+    assert location.status().at > 1e9
+    assert (location.snapshots(), location.commands()) == ([], [])
     for tables in ([{"name": "é\ud800"}], []):
-        place.write_snapshots(tables)
-        place.write_commands(tables)
-        assert (place.snapshots(), place.commands()) == (tables, tables)
-    assert not (place.directory / "commands.json").exists()
+        location.write_snapshots(tables)
+        location.write_commands(tables)
+        assert (location.snapshots(), location.commands()) == (tables, tables)
+    assert not (location.directory / "commands.json").exists()
 
 
-def test_it_is_its_owner_s_alone(place: MachineDirectory) -> None:
-    assert stat.S_IMODE(place.directory.stat().st_mode) == 0o700
-    assert stat.S_IMODE((place.directory / "bus.json").stat().st_mode) == 0o600
-    place.write_bus(BUS)
-    assert stat.S_IMODE((place.directory / "bus.json").stat().st_mode) == 0o600
+def test_it_is_its_owner_s_alone(location: MachineDirectory) -> None:
+    assert stat.S_IMODE(location.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((location.directory / "bus.json").stat().st_mode) == 0o600
+    location.write_bus(BUS)
+    assert stat.S_IMODE((location.directory / "bus.json").stat().st_mode) == 0o600
 
 
 @each_file
@@ -72,48 +74,48 @@ def test_it_is_its_owner_s_alone(place: MachineDirectory) -> None:
     ],
     ids=lambda content: str(content[:9]),
 )
-def test_what_makes_no_sense(name: str, content: bytes, place: MachineDirectory) -> None:
-    write(place, name, content)
-    with pytest.raises(HostError, match="is damaged") as told:
-        READERS[name](place)
-    assert name in told.value.message
-    assert len(told.value.message) <= 500
-    assert told.value.hint
+def test_what_makes_no_sense(name: str, content: bytes, location: MachineDirectory) -> None:
+    write(location, name, content)
+    with pytest.raises(HostError, match="is damaged") as reported:
+        READERS[name](location)
+    assert name in reported.value.message
+    assert len(reported.value.message) <= 500
+    assert reported.value.hint
 
 
 @pytest.mark.parametrize("name", list(READERS)[:3])
-def test_a_file_that_is_torn_at_any_place(name: str, place: MachineDirectory) -> None:
-    whole = (place.directory / name).read_bytes()
+def test_a_file_that_is_torn_at_any_place(name: str, location: MachineDirectory) -> None:
+    whole = (location.directory / name).read_bytes()
     for end in range(len(whole) - 1):
-        write(place, name, whole[:end])
+        write(location, name, whole[:end])
         with pytest.raises(HostError, match="is damaged"):
-            READERS[name](place)
+            READERS[name](location)
 
 
 @each_file
 def test_a_file_that_is_too_large_is_not_read_whole(
-    name: str, place: MachineDirectory, monkeypatch: pytest.MonkeyPatch
+    name: str, location: MachineDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine_directory, "_MOST_BYTES", {"snapshots.json": 1 << 20})
-    with (place.directory / name).open("wb") as file:
+    with (location.directory / name).open("wb") as file:
         file.write(b'{"snapshots": [], "commands": []}')
         file.truncate(1 << 40)
     with pytest.raises(HostError, match="too large"):
-        READERS[name](place)
+        READERS[name](location)
 
 
 @pytest.mark.parametrize("name", list(READERS)[:3])
-def test_spaces_do_not_hide_what_is_too_large(name: str, place: MachineDirectory) -> None:
-    write(place, name, (place.directory / name).read_bytes() + b" " * (1 << 20))
+def test_spaces_do_not_hide_what_is_too_large(name: str, location: MachineDirectory) -> None:
+    write(location, name, (location.directory / name).read_bytes() + b" " * (1 << 20))
     with pytest.raises(HostError, match="too large"):
-        READERS[name](place)
+        READERS[name](location)
 
 
 @each_file
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory", "loop"])
-def test_what_is_no_file(name: str, kind: str, place: MachineDirectory, tmp_path: Path) -> None:
-    """No link is followed, and nobody waits for who would write into a pipe."""
-    path, elsewhere = place.directory / name, tmp_path / "elsewhere"
+def test_what_is_no_file(name: str, kind: str, location: MachineDirectory, tmp_path: Path) -> None:
+    """No link is followed, and nothing waits for the writer of a pipe."""
+    path, elsewhere = location.directory / name, tmp_path / "elsewhere"
     if path.exists():
         path.rename(elsewhere)
     else:
@@ -127,7 +129,7 @@ def test_what_is_no_file(name: str, kind: str, place: MachineDirectory, tmp_path
     else:
         path.symlink_to(path)
     with pytest.raises(HostError, match="is damaged"):
-        READERS[name](place)
+        READERS[name](location)
 
 
 @pytest.mark.parametrize(
@@ -168,36 +170,40 @@ def test_what_is_no_file(name: str, kind: str, place: MachineDirectory, tmp_path
     ],
 )
 def test_a_value_that_cannot_be(
-    name: str, key: str, value: object, place: MachineDirectory
+    name: str, key: str, value: object, location: MachineDirectory
 ) -> None:
-    table = json.loads((place.directory / name).read_bytes())
-    write(place, name, json.dumps({**table, key: value}).encode())
+    table = json.loads((location.directory / name).read_bytes())
+    write(location, name, json.dumps({**table, key: value}).encode())
     with pytest.raises(HostError, match="is damaged"):
-        READERS[name](place)
+        READERS[name](location)
 
 
 @pytest.mark.parametrize("name", list(READERS)[:3])
-def test_a_value_that_is_missing(name: str, place: MachineDirectory) -> None:
-    table = json.loads((place.directory / name).read_bytes())
-    optional = set(BrokerAddress._field_defaults) - {"port"} if name == "bus.json" else set()
+def test_a_value_that_is_missing(name: str, location: MachineDirectory) -> None:
+    table = json.loads((location.directory / name).read_bytes())
+    optional = {
+        "bus.json": set(BrokerAddress._field_defaults) - {"port"},
+        "machine.json": set(Definition._field_defaults),  # an older version did not write them
+        "state.json": {"was_shut_down"},  # as above: then the machine counts as switched off
+    }.get(name, set())
     for key in table.keys() - optional:
         rest = {other: value for other, value in table.items() if other != key}
-        write(place, name, json.dumps(rest).encode())
+        write(location, name, json.dumps(rest).encode())
         with pytest.raises(HostError, match="is damaged"):
-            READERS[name](place)
+            READERS[name](location)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(some.sampled_from(list(READERS)), some.data())
 def test_anything_is_read_or_refused(
-    place: MachineDirectory, name: str, data: some.DataObject
+    location: MachineDirectory, name: str, data: some.DataObject
 ) -> None:
     table = {**DEFINITION._asdict(), **BUS._asdict(), **Status()._asdict()}
     keys = some.sampled_from([*table, "snapshots", "commands"])
     changed = {**table, **data.draw(some.dictionaries(keys, ANYTHING))}
-    write(place, name, json.dumps(changed).encode())
+    write(location, name, json.dumps(changed).encode())
     try:
-        read = READERS[name](place)
+        read = READERS[name](location)
     except HostError:
         return
     json.dumps(read, allow_nan=name in ("snapshots.json", "commands.json"))
@@ -218,59 +224,75 @@ def test_where_there_is_none(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_leaves_what_was_there(
-    place: MachineDirectory, monkeypatch: pytest.MonkeyPatch
+    location: MachineDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    before = {path.name: path.read_bytes() for path in place.directory.glob("*.json")}
+    before = {path.name: path.read_bytes() for path in location.directory.glob("*.json")}
     monkeypatch.setattr(os, "fsync", full_disk)
     for write_something in (
-        lambda: place.write_status(Status(VmState.RUNNING)),
-        lambda: place.write_bus(BUS._replace(passcode="another")),
-        lambda: place.write_snapshots([{"name": "x"}]),
-        lambda: place.write_commands([{"id": "x"}]),
+        lambda: location.write_status(Status(VmState.RUNNING)),
+        lambda: location.write_bus(BUS._replace(passcode="another")),
+        lambda: location.write_snapshots([{"name": "x"}]),
+        lambda: location.write_commands([{"id": "x"}]),
     ):
         with pytest.raises(OSError, match="No space"):
             write_something()
-    after = {path.name: path.read_bytes() for path in place.directory.iterdir() if path.is_file()}
+    after = {
+        path.name: path.read_bytes() for path in location.directory.iterdir() if path.is_file()
+    }
     assert after == before
 
 
-def test_no_machine_twice(place: MachineDirectory) -> None:
+def test_no_machine_twice(location: MachineDirectory) -> None:
     with pytest.raises(UsageError, match="already a machine a"):
-        place.make(DEFINITION._replace(cpus=9), BUS)
-    assert place.definition() == DEFINITION
+        location.make(DEFINITION._replace(cpus=9), BUS)
+    assert location.definition() == DEFINITION
 
 
 # The lock.
 
 
-def test_the_lock_is_one_s_alone(place: MachineDirectory) -> None:
-    assert not place.is_locked()
-    with place.held():
-        assert place.is_locked()
+def test_the_lock_is_one_s_alone(location: MachineDirectory) -> None:
+    assert not location.is_locked()
+    with location.held():
+        assert location.is_locked()
         with (
             pytest.raises(UsageError, match="a is running"),
-            MachineDirectory(place.directory).held(),
+            MachineDirectory(location.directory).held(),
         ):
             pass
-        assert place.is_locked()
-    assert not place.is_locked()
-    with pytest.raises(BoincvmError), place.held():
+        assert location.is_locked()
+    assert not location.is_locked()
+    with pytest.raises(BoincvmError), location.held():
         raise BoincvmError("within")
-    assert not place.is_locked()
+    assert not location.is_locked()
 
 
-def test_no_program_that_is_begun_has_the_lock(place: MachineDirectory) -> None:
-    with place.held() as descriptor:
+def test_no_program_that_is_begun_has_the_lock(location: MachineDirectory) -> None:
+    with location.held() as descriptor:
         assert not os.get_inheritable(descriptor)
-    assert stat.S_IMODE((place.directory / "lock").stat().st_mode) == 0o600
+    assert stat.S_IMODE((location.directory / "lock").stat().st_mode) == 0o600
 
 
-def test_the_lock_is_no_link(place: MachineDirectory, tmp_path: Path) -> None:
-    (place.directory / "lock").unlink(missing_ok=True)
-    (place.directory / "lock").symlink_to(tmp_path / "elsewhere")
+def test_the_lock_is_no_link(location: MachineDirectory, tmp_path: Path) -> None:
+    (location.directory / "lock").unlink(missing_ok=True)
+    (location.directory / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError):
-        place.is_locked()
+        location.is_locked()
     assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_new_shim_waits_for_who_has_the_lock_for_a_moment(
+    location: MachineDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with location.held():
+        waits = asyncio.ensure_future(location.hold())
+        await until_waited_for(location.directory / "lock", waits)
+    lock = await waits
+    assert location.is_locked()
+    monkeypatch.setattr(machine_directory, "_LOCK_LIMIT", 0.1)
+    with pytest.raises(UsageError, match="the machine a is running"):
+        await location.hold()
+    os.close(lock)

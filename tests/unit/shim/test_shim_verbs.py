@@ -1,41 +1,59 @@
-"""What a shim can be told: in turn, checked, and in words when it cannot be done."""
+"""Requests to a shim: handled in turn, checked, and refused with a proper error."""
 
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from unittest.mock import Mock
+from typing import cast
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from boincvm.bus.broker_address import BrokerAddress
+from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.vm_state import VmState
-from boincvm.errors import BoincvmError, HostDiskFullError, HypervisorError, UsageError
-from boincvm.hypervisor.contract import Checkpoint, RecordLayers
+from boincvm.errors import (
+    BoincvmError,
+    HostDiskFullError,
+    HostError,
+    HypervisorError,
+    UsageError,
+)
+from boincvm.hypervisor.contract import Checkpoint, MachineSpec, MachineState, RecordLayers
+from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
+from boincvm.machine.checkpoint_turn import CheckpointTurn, turn_lock
+from boincvm.machine.managed import ManagedMachine, opened
 from boincvm.machine.saved_machine import SavedMachine, manifests, write_saved
 from boincvm.node.commands import NodeCommands
 from boincvm.shim.machine import ShimMachine
 from boincvm.shim.machine_directory import Definition, MachineDirectory
 from boincvm.shim.verbs import LONGEST_STOP, ShimVerbs
 from support.controller.lossy import FakeProgram
+from support.file_locks import until_waited_for
+
+pytestmark = pytest.mark.timeout(60)
 
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)
 VERBS = ["pause", "resume", "save", "power_off", "stop", "snapshot_take", "snapshot_remove"]
 
 
-class Told(ShimMachine):
-    """Has no machine. `done`: what came to an end, in that order. `heard`: each change of state,
-    and how many checkpoints there were then."""
+class Recorder(ShimMachine):
+    """A shim without a machine.
 
-    def __init__(self, place: MachineDirectory) -> None:
-        super().__init__(place, DEFINITION, self._heard)
+    `done`: the requests that ended, in that order. `received`: each change of state, and how many
+    checkpoints there were then.
+    """
+
+    def __init__(self, location: MachineDirectory) -> None:
+        super().__init__(location, DEFINITION, self._received)
         self.done: list[str] = []
-        self.heard: list[tuple[VmState, int]] = []
+        self.received: list[tuple[VmState, int]] = []
         self.may_go_on = asyncio.Event()
 
-    def _heard(self) -> None:
-        self.heard.append((self.status.state, len(manifests(self.directory.disk))))
+    def _received(self) -> None:
+        self.received.append((self.status.state, len(manifests(self.directory.disk))))
 
     async def pause(self) -> None:
         await self.may_go_on.wait()
@@ -49,19 +67,19 @@ class Told(ShimMachine):
 
 
 @pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Told]:
-    """It starts."""
-    place = MachineDirectory(tmp_path / "a")
-    place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
+async def machine(tmp_path: Path) -> AsyncIterator[Recorder]:
+    """Return a machine that starts."""
+    location = MachineDirectory(tmp_path / "a")
+    location.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        made = Told(place)
+        made = Recorder(location)
         made.prepare(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         yield made
 
 
 @pytest.mark.parametrize("state", [VmState.STARTING, VmState.RESTORING])
 @pytest.mark.parametrize("verb", ["save", "snapshot_take", "snapshot_remove"])
-async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, machine: Told) -> None:
+async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, machine: Recorder) -> None:
     machine._set(state)
     with pytest.raises(UsageError, match="not running"):
         await ShimVerbs(machine).table()[verb]({"name": "x"}, b"")
@@ -69,19 +87,19 @@ async def test_what_is_not_up_stays_as_it_is(verb: str, state: VmState, machine:
     assert machine.directory.status().state is state
 
 
-async def test_where_it_was_saved_has_gone_when_it_runs(machine: Told) -> None:
-    """Whoever waits for its running finds nothing of that."""
+async def test_where_it_was_saved_has_gone_when_it_runs(machine: Recorder) -> None:
+    """Once it is reported as running, its saved state is gone."""
     made = Checkpoint(1, {}, {})
     write_saved(
         machine.directory.disk, SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None)
     )
     machine._set(VmState.RESTORING)
-    machine.heard.clear()
+    machine.received.clear()
     machine.come_up("none", (), frozenset())
-    assert machine.heard == [(VmState.RESTORING, 1), (VmState.RUNNING, 0)]
+    assert machine.received == [(VmState.RESTORING, 1), (VmState.RUNNING, 0)]
 
 
-async def test_each_waits_for_its_turn(machine: Told) -> None:
+async def test_each_waits_for_its_turn(machine: Recorder) -> None:
     verbs = ShimVerbs(machine).table()
     first = asyncio.ensure_future(verbs["pause"]({}, b""))
     second = asyncio.ensure_future(verbs["resume"]({}, b""))
@@ -92,7 +110,7 @@ async def test_each_waits_for_its_turn(machine: Told) -> None:
     assert machine.done == ["pause", "resume"]
 
 
-async def test_what_waited_while_it_ended(machine: Told) -> None:
+async def test_what_waited_while_it_ended(machine: Recorder) -> None:
     machine._finish(VmState.ABORTED, "it was struck by lightning")
     verbs = ShimVerbs(machine).table()
     assert set(verbs) == set(VERBS)
@@ -109,13 +127,13 @@ async def test_what_waited_while_it_ended(machine: Told) -> None:
 
 
 @pytest.mark.parametrize("within", [-1, LONGEST_STOP + 1, "1", None, [], float("nan"), 10**400])
-async def test_times_that_there_are_not(within: object, machine: Told) -> None:
+async def test_times_that_there_are_not(within: object, machine: Recorder) -> None:
     with pytest.raises(UsageError, match="0 to 3600 s"):
         await ShimVerbs(machine).table()["stop"]({"within": within}, b"")
     assert machine.done == []
 
 
-async def test_times_that_there_are(machine: Told) -> None:
+async def test_times_that_there_are(machine: Recorder) -> None:
     for given in ({}, {"within": 0}, {"within": LONGEST_STOP}):
         await ShimVerbs(machine).table()["stop"](given, b"")
     assert machine.done == ["stop 20", "stop 0", "stop 3600"]
@@ -130,23 +148,23 @@ async def test_times_that_there_are(machine: Told) -> None:
         ("snapshot_remove", {"name": ["x"]}),
     ],
 )
-async def test_names_that_are_none(verb: str, given: dict[str, object], machine: Told) -> None:
+async def test_names_that_are_none(verb: str, given: dict[str, object], machine: Recorder) -> None:
     with pytest.raises(UsageError):
         await ShimVerbs(machine).table()[verb](given, b"")
 
 
-async def test_a_host_that_refuses(machine: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_that_refuses(machine: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(MachineDirectory, "write_status", full)
     # What is to end ends, if that can be written down or not.
-    told = await ShimVerbs(machine).table()["power_off"]({}, b"")
-    assert told.table == {"state": "aborted"}
-    assert "cannot be written down: No space left" in machine.status.why
+    reported = await ShimVerbs(machine).table()["power_off"]({}, b"")
+    assert reported.table == {"state": "aborted"}
+    assert "cannot be recorded: No space left" in machine.status.why
 
 
-async def test_the_host_ends_before_it_is_up(machine: Told) -> None:
+async def test_the_host_ends_before_it_is_up(machine: Recorder) -> None:
     await ShimVerbs(machine).end_with_host()
     status = machine.directory.status()
     assert (status.state, status.why) == (
@@ -158,8 +176,10 @@ async def test_the_host_ends_before_it_is_up(machine: Told) -> None:
 
 
 class Stub:
-    """In place of a ManagedMachine: `keep` puts `new_layer` over its disk and does what `fault`
-    says. `calls`: what it was told."""
+    """Stands for a ManagedMachine.
+
+    `keep` puts `new_layer` over its disk and raises `fault`. `calls`: what it was asked to do.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.session = Mock()
@@ -170,6 +190,7 @@ class Stub:
         self.calls: list[str] = []
         self.disk_layers = ("disk-000000.qcow2",)
         self.new_layer = ""
+        self.waits_for_turn = False
 
     @property
     def is_up(self) -> bool:
@@ -181,16 +202,25 @@ class Stub:
     def resident(self) -> int:
         return 0
 
-    async def save(self, *_: object, record_layers: RecordLayers, **__: object) -> object:
+    def turn_not_waited_for(self, _: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def save(
+        self,
+        *_: object,
+        record_layers: RecordLayers,
+        begins: Callable[[], None],
+        **__: object,
+    ) -> object:
+        begins()
         if self.new_layer:
             await record_layers((*self.disk_layers, self.new_layer))
         raise self.fault
 
-    async def go_on(self) -> None:
+    async def go_on(self, *, paused: bool) -> None:
         self.calls.append("go on")
-
-    async def suspend(self) -> None:
-        self.calls.append("suspend")
+        if paused:
+            self.calls.append("suspend")
 
     async def kill(self) -> None:
         self.calls.append("kill")
@@ -201,11 +231,11 @@ class Stub:
 
 @pytest.fixture
 async def up(tmp_path: Path) -> AsyncIterator[tuple[ShimMachine, Stub]]:
-    """A machine that runs, with a stub for it."""
-    place = MachineDirectory(tmp_path / "a")
-    place.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
+    """Return a running machine with a stub."""
+    location = MachineDirectory(tmp_path / "a")
+    location.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        made, stub = ShimMachine(place, DEFINITION, lambda: None), Stub(place.disk)
+        made, stub = ShimMachine(location, DEFINITION, lambda: None), Stub(location.disk)
         made.prepare(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
         made._machine, made._image, made._is_up = stub, Mock(digest="none"), True  # type: ignore[assignment]
         made.come_up("none", (), frozenset())
@@ -237,8 +267,8 @@ async def test_one_that_dies_while_it_is_saved_is_aborted_with_its_cause(
     await machine.fail(HypervisorError("it was struck by lightning"))
     with pytest.raises(HypervisorError, match="does not want to"):
         await saving
-    told = machine.directory.status()
-    assert (told.state, told.why) == (VmState.ABORTED, "it was struck by lightning")
+    reported = machine.directory.status()
+    assert (reported.state, reported.why) == (VmState.ABORTED, "it was struck by lightning")
 
 
 @pytest.mark.parametrize("verb", ["save", "snapshot_take"])
@@ -298,3 +328,125 @@ async def test_pulling_the_plug_waits_for_nothing(up: tuple[ShimMachine, Stub]) 
     verbs = ShimVerbs(machine)
     async with verbs._turn:
         assert (await verbs.table()["power_off"]({}, b"")).table == {"state": "powered_off"}
+
+
+class Waiting:
+    """A machine of which snapshots wait, because another machine of this host has its turn."""
+
+    def __init__(self, machine: ShimMachine, managed: ManagedMachine) -> None:
+        self.machine = machine
+        self.fake = cast(FakeMachine, managed.session.machine)
+        self.verbs = ShimVerbs(machine)
+        self.table = self.verbs.table()
+
+    async def snapshots(self) -> list[asyncio.Task[Reply]]:
+        """Request two snapshots: one waits for the other machine, and one for that one."""
+        taken = [asyncio.ensure_future(self.table["snapshot_take"]({}, b"")) for _ in range(2)]
+        await until_waited_for(turn_lock(), taken[0])
+        return taken
+
+
+@pytest.fixture
+async def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Waiting]:
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    location = MachineDirectory(tmp_path / "a")
+    location.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
+    location.disk.mkdir(exist_ok=True)
+    none = tmp_path / "none"
+    spec = MachineSpec(location.disk, none, none, none, memory=1 << 28, cpus=1)
+    async with (
+        asyncio.timeout(20),
+        asyncio.TaskGroup() as group,
+        opened(FakeDriver(), spec) as managed,
+        CheckpointTurn().taken(),
+    ):
+        made = ShimMachine(location, DEFINITION, lambda: None)
+        made.prepare(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
+        made._machine, made._image, made._is_up = managed, Mock(digest="none"), True
+        made.come_up("none", (), frozenset())
+        yield Waiting(made, managed)
+
+
+@pytest.mark.parametrize("verb", ["pause", "save", "stop"])
+async def test_it_waits_for_no_snapshot_that_waits(verb: str, waiting: Waiting) -> None:
+    taken = await waiting.snapshots()
+    reply = await waiting.table[verb]({"within": 0}, b"")
+    expected = {"pause": "paused", "save": "saved", "stop": "powered_off"}
+    assert reply.table == {"state": expected[verb]}
+    for snapshot in taken:
+        with pytest.raises(HypervisorError, match="checkpoint of another machine: the machine is"):
+            await snapshot
+
+
+async def test_the_host_shuts_down_while_snapshots_wait(waiting: Waiting) -> None:
+    first, second = await waiting.snapshots()
+    await waiting.verbs.end_with_host()
+    assert waiting.machine.directory.status().state is VmState.SAVED
+    with pytest.raises(HypervisorError, match="the host is shutting down"):
+        await first
+    with pytest.raises(HostError, match="the host is shutting down"):
+        await second
+
+
+async def test_a_machine_runs_programs_while_its_snapshot_waits(waiting: Waiting) -> None:
+    taken = await waiting.snapshots()
+    commands = waiting.machine.commands
+    assert commands is not None
+    assert waiting.machine.status.state is VmState.RUNNING
+    assert commands._held is None
+    for snapshot in taken:
+        snapshot.cancel()
+    await asyncio.gather(*taken, return_exceptions=True)
+    assert waiting.machine.status.state is VmState.RUNNING
+
+
+async def test_a_paused_machine_whose_snapshot_is_given_up_does_not_run(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await waiting.table["pause"]({}, b"")
+    resume = AsyncMock()
+    monkeypatch.setattr(waiting.fake, "resume", resume)
+    taken = await waiting.snapshots()
+    await waiting.table["pause"]({}, b"")
+    await asyncio.gather(*taken, return_exceptions=True)
+    assert waiting.machine.status.state is VmState.PAUSED
+    assert not resume.called
+
+
+async def _end(taken: list[asyncio.Task[Reply]]) -> None:
+    """End what waits, which must not have ended by itself."""
+    assert not any(snapshot.done() for snapshot in taken)
+    for snapshot in taken:
+        snapshot.cancel()
+    await asyncio.gather(*taken, return_exceptions=True)
+
+
+async def test_a_snapshot_is_removed_while_another_one_waits(waiting: Waiting) -> None:
+    made = Checkpoint(1, {}, {})
+    saved = SavedMachine(made, "qemu", "none", DEFINITION.shape, {}, (), None)
+    write_saved(waiting.machine.directory.disk, saved)
+    waiting.machine.snapshots.add("former", "", saved, [])
+    taken = await waiting.snapshots()
+    reply = await waiting.table["snapshot_remove"]({"name": "former"}, b"")
+    assert reply.table == {"state": "running"}
+    assert waiting.machine.snapshots.all() == []
+    assert manifests(waiting.machine.directory.disk) == []
+    await _end(taken)
+
+
+async def test_a_machine_is_resumed_while_a_snapshot_of_it_waits(waiting: Waiting) -> None:
+    await waiting.table["pause"]({}, b"")
+    taken = await waiting.snapshots()
+    assert (await waiting.table["resume"]({}, b"")).table == {"state": "running"}
+    assert waiting.fake.state is MachineState.RUNNING
+    for snapshot in taken:
+        with pytest.raises(HypervisorError, match="checkpoint of another machine: the machine is"):
+            await snapshot
+    assert waiting.machine.status.state is VmState.RUNNING
+
+
+async def test_to_resume_one_that_runs_ends_no_wait(waiting: Waiting) -> None:
+    """As `boincvm resume all` may."""
+    taken = await waiting.snapshots()
+    assert (await waiting.table["resume"]({}, b"")).table == {"state": "running"}
+    await _end(taken)

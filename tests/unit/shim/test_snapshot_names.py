@@ -1,4 +1,4 @@
-"""Names and descriptions of snapshots, and the file that has them."""
+"""Names and descriptions of snapshots, and the file that contains them."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ def table(number: int, programs: int = 0) -> dict[str, object]:
 
 
 def test_a_name_is_chosen_that_is_free(tmp_path: Path) -> None:
-    place = MachineDirectory(tmp_path)
-    assert Snapshots(place).choose_name(None, "") == "snapshot-1"
-    place.write_snapshots([table(2)])
-    assert Snapshots(place).choose_name(None, "a line") == "snapshot-3"
-    assert Snapshots(place).choose_name("mine", "") == "mine"
+    location = MachineDirectory(tmp_path)
+    assert Snapshots(location).choose_name(None, "") == "snapshot-1"
+    location.write_snapshots([table(2)])
+    assert Snapshots(location).choose_name(None, "a line") == "snapshot-3"
+    assert Snapshots(location).choose_name("mine", "") == "mine"
 
 
 @pytest.mark.parametrize("name", [None, "mine"])
@@ -36,20 +36,28 @@ def test_descriptions_that_are_none(tmp_path: Path, name: str | None, descriptio
         Snapshots(MachineDirectory(tmp_path)).choose_name(name, description)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../a", ".a", "x" * 65, "snapshot-1"])
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "../a", ".a", "x" * 65, "snapshot-1", "NUL", "com1.x", "a."]
+)
 def test_names_that_are_none_or_taken(tmp_path: Path, name: str) -> None:
-    place = MachineDirectory(tmp_path)
-    place.write_snapshots([table(1)])
+    location = MachineDirectory(tmp_path)
+    location.write_snapshots([table(1)])
     with pytest.raises(UsageError):
-        Snapshots(place).choose_name(name, "")
+        Snapshots(location).choose_name(name, "")
+
+
+def test_a_name_that_was_given_before_it_was_refused(tmp_path: Path) -> None:
+    location = MachineDirectory(tmp_path)
+    location.write_snapshots([{**table(1), "name": "a."}])
+    assert Snapshots(location).find("a.").number == 1
 
 
 def test_as_many_as_there_may_be_can_be_read_again(tmp_path: Path) -> None:
-    place = MachineDirectory(tmp_path)
-    place.write_snapshots([table(number, programs=64) for number in range(1, MOST + 1)])
-    assert len(Snapshots(place).all()) == MOST
+    location = MachineDirectory(tmp_path)
+    location.write_snapshots([table(number, programs=64) for number in range(1, MOST + 1)])
+    assert len(Snapshots(location).all()) == MOST
     with pytest.raises(UsageError, match="64 snapshots"):
-        Snapshots(place).choose_name("one-more", "")
+        Snapshots(location).choose_name("one-more", "")
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What tests of the wrapper share."""
+"""Fixtures of the wrapper's tests."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +10,6 @@ from support.host_slot import HostSlot
 
 @pytest_asyncio.fixture
 async def slot(tmp_path: Path) -> AsyncIterator[HostSlot]:
-    """A client whose seconds are a tenth as long."""
+    """Return a slot whose client's seconds take a tenth of a second."""
     async with HostSlot(tmp_path, period=0.1) as slot:
         yield slot

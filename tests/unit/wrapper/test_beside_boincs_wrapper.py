@@ -1,6 +1,6 @@
-"""What docs/coming-from-boinc-wrapper.md says of odd jobs: our half of it.
+"""The behaviour of our wrapper for the odd jobs in docs/coming-from-boinc-wrapper.md.
 
-BOINC's half was seen with its wrapper 26019, and is not tested here.
+BOINC's behaviour was observed with its wrapper 26019, and is not tested here.
 """
 
 import io
@@ -18,7 +18,7 @@ WRAPPER = Path(sys.executable).with_name("boincvm-wrapper")
 LIMIT = 60.0
 """Seconds that a job may take."""
 RUNS = "<application>app</application>"
-SAYS = "pwd; printf '[%s]' \"$@\"\n"
+PRINTS = "pwd; printf '[%s]' \"$@\"\n"
 UNZIP = "<unzip_input><zipfilename>in.zip</zipfilename></unzip_input>"
 
 
@@ -41,8 +41,8 @@ def archive(entries: Mapping[str, str], mode: int = 0o100644) -> bytes:
     return whole.getvalue()
 
 
-def run(slot: Path, job: str | None, arguments: Sequence[str] = (), app: str = SAYS) -> Outcome:
-    """One run of our wrapper, standalone, with `job` and a script `app`."""
+def run(slot: Path, job: str | None, arguments: Sequence[str] = (), app: str = PRINTS) -> Outcome:
+    """Run our wrapper once, standalone, with `job` and a script `app`."""
     if job is not None:
         (slot / "job.xml").write_text(job)
     (slot / "app").write_text(f"#!/bin/sh\n{app}")
@@ -90,7 +90,7 @@ def zip_output(*patterns: str) -> str:
     ],
 )
 def test_a_job_that_cannot_be_done(tmp_path: Path, job: str | None, status: int) -> None:
-    """Always with the file that tells the client, and one line in it."""
+    """There is always the finish file, with one line in it."""
     outcome = run(tmp_path, job)
     assert (outcome.exit_status, outcome.finish) == (status, str(status))
     reason = (tmp_path / "boinc_finish_called").read_text().splitlines()[1]
@@ -185,7 +185,7 @@ def test_an_archive_that_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_what_goes_into_an_output_archive(tmp_path: Path) -> None:
-    """New plain files: no directory, no link, nothing of the wrapper's own."""
+    """It contains new plain files: no directory, no link, none of the wrapper's own."""
     outcome = run(
         tmp_path,
         tasks(RUNS, beside=zip_output(".")),

@@ -1,4 +1,5 @@
-"""BOINC has no encoding: what a job on the host names, says and gets is bytes, in every locale."""
+"""BOINC has no encoding: names, messages and arguments of a job on the host are bytes, in every
+locale."""
 
 import os
 import shutil
@@ -30,7 +31,7 @@ LOCALES = {
 
 @pytest.fixture(params=LOCALES)
 def locale(request: pytest.FixtureRequest, tmp_path: Path) -> Mapping[str, str]:
-    """The environment for a locale; that of Latin-1 is made here."""
+    """Return the environment for a locale; that of Latin-1 is made here."""
     if request.param == "Latin-1":
         made = tmp_path / "en_US.ISO-8859-1"
         subprocess.run(
@@ -42,7 +43,7 @@ def locale(request: pytest.FixtureRequest, tmp_path: Path) -> Mapping[str, str]:
 
 
 class Archive:
-    """Bytes of a zip archive with one stored member whose name is any bytes."""
+    """Bytes of a zip archive with one stored member with any name."""
 
     def __init__(self, path: bytes, name: bytes, content: str) -> None:
         text = "x" * len(name)
@@ -84,13 +85,13 @@ async def test_from_the_job_file_to_program_archive_and_log(
         b"<stdout_filename>out\xe9</stdout_filename></task></job_desc>",
     )
     await slot.ends_well(**locale)
-    place = b"../../projects/" + os.path.basename(project) + b"/wu" + E  # noqa: PTH119
+    location = b"../../projects/" + os.path.basename(project) + b"/wu" + E  # noqa: PTH119
     assert read(here + b"/out" + E).split(b"\n") == [
-        *(b"caf\xc3\xa9", b"caf\xc3\xa9", b"na\xefve", place),
+        *(b"caf\xc3\xa9", b"caf\xc3\xa9", b"na\xefve", location),
         *(b"V=\xff\xc3\xa9", b"input", b""),
     ]
     stderr = read(here + b"/stderr.txt")
-    assert b"running app\xe9 caf\xc3\xa9 caf\xc3\xa9 na\xefve " + place + b"\n" in stderr
+    assert b"running app\xe9 caf\xc3\xa9 caf\xc3\xa9 na\xefve " + location + b"\n" in stderr
     assert b"app\xe9 ended successfully\n" in stderr
     assert b"m" + E in read(here + b"/" + LIST_FILE.encode()).split(b"\n")
     made = read(here + b"/z" + E)
@@ -104,7 +105,7 @@ async def test_from_the_job_file_to_program_archive_and_log(
 async def test_what_is_told_of_a_failure(
     slot: HostSlot, locale: Mapping[str, str], name: bytes
 ) -> None:
-    """The line in the finish file and that in the log have the name as it is."""
+    """The finish file and the log contain the name unchanged."""
     write(
         os.fsencode(slot.path) + b"/job.xml",
         b"<job_desc><task><application>" + name + b"</application></task></job_desc>",

@@ -6,7 +6,7 @@ import pytest
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
-from support.host_slot import HostSlot, task
+from support.host_slot import SHORT_GRACE, SHORTENED, HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -15,7 +15,7 @@ DAEMON = "<daemon/>"
 
 
 def until(name: str) -> str:
-    """A line of a shell script."""
+    """Return a line of a shell script."""
     return f"while [ ! -e {name} ]; do sleep 0.01; done"
 
 
@@ -35,10 +35,12 @@ async def test_daemons_are_there_before_and_until_after_the_tasks(slot: HostSlot
 
 
 async def test_daemons_end_with_a_task_that_fails(slot: HostSlot) -> None:
+    """They have their time at once, not one after the other."""
+    slot.patched(SHORTENED)
     slot.job(
         task(f"{until('up')}; exit 3"), *[task("trap '' TERM; echo > up; sleep 1000", DAEMON)] * 3
     )
-    end = await slot.run(limit=14)
+    end = await slot.run(limit=2 * SHORT_GRACE + 2)
     assert (end.kind, end.status) == (EndKind.FAILED, 195)
     assert end.text == "/bin/sh ended with exit code 3"
 
@@ -75,7 +77,7 @@ async def test_daemons_start_again_with_the_job(slot: HostSlot) -> None:
 
 @pytest.mark.parametrize("element", ["", "<multi_process/>"])
 async def test_all_processes_stop(slot: HostSlot, element: str) -> None:
-    """Whatever the job says: one that computes on while it is suspended helps nobody."""
+    """This holds whatever the job requests."""
     count = "while :; do echo >> ticks; sleep 0.01; done"
     slot.job(task(f"{count} & (setsid sh -c '{count}' &); {count}", element))
     await slot.begin()
@@ -103,8 +105,8 @@ async def test_with_tstp_the_program_is_told(slot: HostSlot) -> None:
 
 
 async def test_the_tasks_of_vmwrapper_that_run_on_the_host(slot: HostSlot) -> None:
-    """Unpacked once, before all else; a word `./NAME` is a logical name. No task has a machine,
-    so no manager of machines is started."""
+    """They unpack once, before everything else; a word `./NAME` is a logical name. No task has a
+    machine, so no manager of machines is started."""
     slot.slot.link("data.tar", "wu_data.tar")
     (slot.slot.project / "wu_data.tar").write_text("data\n")
     slot.write("unpack", "#!/bin/sh\necho unpacks $1; cp $1 data\n", executable=True)

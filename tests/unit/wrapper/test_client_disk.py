@@ -1,4 +1,4 @@
-"""A slot on a disk that is full: the task is put off and the volunteer told; no false success."""
+"""A slot on a full disk: the task is postponed and the volunteer informed; no false success."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ cp -a . "$slot" && exit $status
 
 
 def full_at_will(module: str) -> str:
-    """Lets the module write nothing while the slot has a file `full`."""
+    """Make the module fail to write while the slot has a file `full`."""
     return f"""
 import errno, os, {module} as module
 def write(*arguments, original=module.write_atomically):
@@ -61,8 +61,8 @@ def run_on_small_disk(slot: HostSlot, tmp_path: Path) -> End:
 
 @needs_namespaces
 async def test_a_task_that_fills_the_disk(slot: HostSlot, tmp_path: Path) -> None:
-    """It ends well itself; that it is done can be neither kept nor, but for room that we make,
-    be told."""
+    """It succeeds; its success can be neither saved nor, without the room that we make,
+    reported."""
     slot.job(task("echo first", OUT), task(FILL), task("echo last > last"))
     end = run_on_small_disk(slot, tmp_path)
     assert (end.kind, end.delay, end.notice) == (EndKind.TEMPORARY_EXIT, 1800, True), slot.stderr
@@ -87,7 +87,7 @@ async def test_an_archive_for_which_there_is_no_room(slot: HostSlot, tmp_path: P
 async def test_no_room_to_say_that_it_is_over(
     slot: HostSlot, tmp_path: Path, has_state: bool
 ) -> None:
-    """Without a word the client starts the task again, which has nothing more to do."""
+    """Without a report the client starts the task again, which has nothing more to do."""
     slot.job(task("echo again", OUT))
     slot.write("wrapper_checkpoint.txt", "1 1.000000 1.000000\n")
     if has_state:

@@ -1,4 +1,4 @@
-"""What can go wrong with a job on the host: each time a line that says why, and the code."""
+"""Faults of a job on the host: each has a line with the reason, and the right code."""
 
 import pytest
 
@@ -12,7 +12,7 @@ SMALLEST = "<job_desc><task><application>a</application></task></job_desc>"
 
 
 async def fails(slot: HostSlot, status: int, *causes: str) -> None:
-    """With its cause in the client's message and in stderr.txt; never with a traceback."""
+    """Check the cause in the client's message and in stderr.txt, without a traceback."""
     end = await slot.run()
     assert (end.kind, end.status) == (EndKind.FAILED, status), slot.stderr
     for cause in causes:
@@ -63,7 +63,7 @@ async def test_a_job_file_that_is_none(slot: HostSlot, content: str | None, caus
 @pytest.mark.parametrize("kind", ["stdin", "stdout", "stderr", "checkpoint", "fraction_done"])
 @pytest.mark.parametrize("symbolic", [False, True])
 async def test_files_that_lead_out(slot: HostSlot, kind: str, symbolic: bool) -> None:
-    """Of the slot and the project's directory."""
+    """They lead out of the slot and the project's directory."""
     secret = slot.slot.directory / "client_state.xml"
     secret.write_text("secret")
     if symbolic:
@@ -120,7 +120,7 @@ async def test_init_data_that_no_client_has_written(slot: HostSlot) -> None:
 
 
 async def test_what_the_host_refuses_is_tried_again(slot: HostSlot) -> None:
-    """How far the job is cannot be kept; nothing of the job is wrong, that may go."""
+    """The job's progress cannot be saved; the job is not at fault, and the cause may go away."""
     (slot.path / "wrapper_checkpoint.txt").mkdir()
     slot.job(task("true"))
     delays = []
@@ -134,7 +134,7 @@ async def test_what_the_host_refuses_is_tried_again(slot: HostSlot) -> None:
 
 
 async def test_what_this_system_cannot_do_is_not_tried_again(slot: HostSlot) -> None:
-    """It can never get better here, and another host can do it."""
+    """It cannot succeed here, but another host can do it."""
     slot.patched(
         "from boincvm.host.not_yet import not_yet\n"
         "from boincvm.wrapper.tasks.host_program import HostProgram\n"

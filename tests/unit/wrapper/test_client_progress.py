@@ -1,4 +1,4 @@
-"""What the client hears of tasks on the host: progress, time, memory, trickles."""
+"""What is reported to the client about tasks on the host: progress, time, memory, trickles."""
 
 import re
 import signal
@@ -19,7 +19,7 @@ BURN = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done"
 
 
 def until(name: str) -> str:
-    """A line of a shell script."""
+    """Return a line of a shell script."""
     return f"while [ ! -e {name} ]; do sleep 0.01; done"
 
 
@@ -60,7 +60,7 @@ async def test_the_fraction_by_weights(slot: HostSlot) -> None:
 
 
 async def test_the_times_are_the_whole_trees(slot: HostSlot) -> None:
-    """Of children that live, and of those that have ended; a daemon's is not the task's."""
+    """They include living and ended children; a daemon's is not the task's."""
     slot.job(
         task(f"({BURN}); echo $(cut -d' ' -f16-17 /proc/$$/stat) > ended; "
              f"({BURN}; {until('go')}) & wait", OUT),
@@ -78,7 +78,7 @@ async def test_the_times_are_the_whole_trees(slot: HostSlot) -> None:
     slot.write("go", "")
     end = await slot.wait()
     assert end.kind is EndKind.FINISHED, slot.stderr
-    times = [said.value.cpu_time for said in slot.statuses]
+    times = [output.value.cpu_time for output in slot.statuses]
     assert times == sorted(times)
     figures = [float(word) for word in re.findall(r"([\d.]+) s[,; ]", slot.stderr)]
     guest, host, wall, reported = figures
@@ -128,7 +128,7 @@ async def test_trickles(slot: HostSlot) -> None:
     slot.write("go", "")
     assert (await slot.wait()).kind is EndKind.FINISHED
     pattern = r"<variety>cpu_time</variety>\n<cpu_time>([\d.]+)</cpu_time>"
-    matches = [re.fullmatch(pattern, said.value) for said in slot.trickle_ups]
+    matches = [re.fullmatch(pattern, output.value) for output in slot.trickle_ups]
     times = [float(match[1]) for match in matches if match]
     assert len(times) == len(slot.trickle_ups)
     assert all(0.3 <= time < 1.5 for time in (times[0], times[1] - times[0], times[2]))
@@ -136,7 +136,7 @@ async def test_trickles(slot: HostSlot) -> None:
 
 @pytest.mark.parametrize("script", ["sleep 1000", "trap '' TERM; while :; do sleep 0.1; done"])
 async def test_the_time_limit(slot: HostSlot, script: str) -> None:
-    """It counts as success; time in which the task is suspended does not count."""
+    """Reaching it counts as success; time while the task is suspended does not count."""
     slot.job(
         task(f"echo begin; {script}", OUT, "<time_limit>0.6</time_limit>"), task("echo next", OUT)
     )
@@ -186,7 +186,7 @@ FAILS = f"echo up; {BURN}; exit 3"
 async def test_the_last_report_has_all(
     tmp_path: Path, script: str, word: Control | signal.Signals | str | None, saves: bool
 ) -> None:
-    """However the task ends, and though the client has not looked since it began."""
+    """This holds however the task ends, and if the client has read nothing since the start."""
     async with HostSlot(tmp_path, period=4) as slot:
         limit = "<time_limit>1</time_limit>" if word == "limit" else ""
         saved = "<checkpoint_filename>saved</checkpoint_filename>"
@@ -198,10 +198,10 @@ async def test_the_last_report_has_all(
         elif isinstance(word, signal.Signals):
             slot.kill(word)
         await slot.wait()
-        said = re.search(r"reported: ([0-9.]+) s", slot.stderr)
-        assert said is not None
+        output = re.search(r"reported: ([0-9.]+) s", slot.stderr)
+        assert output is not None
         status = slot.statuses[-1].value
-        assert status.cpu_time == pytest.approx(float(said[1]), abs=0.06)
+        assert status.cpu_time == pytest.approx(float(output[1]), abs=0.06)
         assert status.cpu_time > 0.02
         if saves:
             assert status.checkpoint_cpu_time > 0.02

@@ -1,4 +1,4 @@
-"""A job that goes on where an earlier run of the wrapper, or of the stock one, has left it."""
+"""A job that continues where an earlier run of our wrapper, or of BOINC's, has left it."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ STATE = {"version": 1, "tasks_done": 1, "failures": 0, "guest": 5.0, "host": 7.0
 
 
 async def leave(slot: HostSlot, way: str) -> None:
-    """Ends the wrapper, in good order or not."""
+    """End the wrapper, in order or not."""
     if way == "kill":
         slot.kill(signal.SIGKILL)
     else:
@@ -42,6 +42,16 @@ async def test_tasks_that_are_done_stay_done(slot: HostSlot, way: str) -> None:
     slot.write("go", "")
     await slot.ends_well()
     assert slot.text("out") == "first\nwaits\ngoes\nlast\n"
+
+
+async def test_a_job_that_is_done_says_so(slot: HostSlot) -> None:
+    slot.job(task("echo first", OUT))
+    await slot.ends_well()
+    assert "done already" not in slot.stderr
+    await slot.ends_well()
+    assert "all tasks of the job are done already" in slot.stderr
+    assert "remove wrapper_checkpoint.txt and boincvm_state.json" in slot.stderr
+    assert slot.text("out") == "first\n"
 
 
 async def test_after_the_clients_death(slot: HostSlot, tmp_path: Path) -> None:
@@ -72,7 +82,7 @@ async def test_the_cpu_time_goes_on(slot: HostSlot) -> None:
     count = len(slot.statuses)
     slot.write("go", "")
     await slot.ends_well()
-    times = [said.value.cpu_time for said in slot.statuses[count:]]
+    times = [output.value.cpu_time for output in slot.statuses[count:]]
     assert times == sorted(times)
     assert times[0] >= done
     assert times[-1] > before
@@ -114,7 +124,7 @@ async def test_what_the_stock_wrapper_or_a_fault_has_left(
 
 
 async def test_a_program_that_makes_checkpoints(slot: HostSlot) -> None:
-    """A change of the reported time is how the client learns of one."""
+    """The client recognizes a checkpoint by a change of the reported time."""
     checkpoint = "<checkpoint_filename>saved</checkpoint_filename>"
     slot.job(task("true"), task(f"{BURN}; echo > saved; {WAIT}", OUT, checkpoint))
     await slot.begin()
@@ -135,7 +145,7 @@ async def test_a_program_that_makes_checkpoints(slot: HostSlot) -> None:
 
 
 async def test_a_checkpoint_made_on_the_way_out(slot: HostSlot) -> None:
-    """The program is told by SIGTERM, and what it saves then counts."""
+    """The program is notified by SIGTERM, and what it then saves counts."""
     script = f"trap 'sleep 0.1; echo > saved; exit 0' TERM; {BURN}; {WAIT}"
     slot.job(task(script, OUT, "<checkpoint_filename>saved</checkpoint_filename>"))
     await slot.begin()

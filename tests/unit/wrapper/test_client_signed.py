@@ -1,4 +1,4 @@
-"""Which programs a job.xml may start on the host: it depends on where that came from."""
+"""Which programs a job.xml may start on the host depends on its origin."""
 
 import shutil
 
@@ -10,7 +10,7 @@ OUT = "<stdout_filename>out</stdout_filename>"
 
 
 def lay(slot: HostSlot, *, signed_job: bool, application: str) -> None:
-    """A signed program `app`, an unsigned one `mine`, both in the project's directory."""
+    """Make a signed program `app` and an unsigned one `mine`, both in the project's directory."""
     project = slot.slot.project
     for name in ("app_1.0", "wu_mine"):
         (project / name).write_text(f"#!/bin/sh\necho begin  # {name}\n")
@@ -56,7 +56,7 @@ async def test_no_output_replaces_a_file_of_the_app_version(slot: HostSlot, elem
 
 
 def copy(slot: HostSlot, name: str, original: str) -> None:
-    """As the client does it for a file with <copy_file/>."""
+    """Copy a file as the client does for <copy_file/>."""
     (slot.path / name).unlink(missing_ok=True)
     shutil.copy(slot.slot.project / original, slot.path / name)
 
@@ -81,7 +81,7 @@ async def test_a_signed_program_that_is_copied(slot: HostSlot) -> None:
 
 @pytest.mark.parametrize("name", ["app", "app_1.0"])
 async def test_the_name_of_a_program_proves_nothing(slot: HostSlot, name: str) -> None:
-    """A file of the slot with a signed one's name, logical or physical, and its length."""
+    """A file of the slot may have a signed one's name, logical or physical, and its length."""
     lay(slot, signed_job=False, application=name)
     (slot.path / name).unlink(missing_ok=True)
     signed = (slot.slot.project / "app_1.0").read_text()
@@ -105,7 +105,7 @@ async def test_the_name_of_a_job_proves_nothing(slot: HostSlot) -> None:
 
 
 async def test_an_output_in_place_of_a_copy(slot: HostSlot) -> None:
-    """What an unsigned job makes of its copy of a signed program is an unsigned one."""
+    """If an unsigned job changes its copy of a signed program, the copy is unsigned."""
     lay(slot, signed_job=False, application="app")
     copy(slot, "copy", "app_1.0")
     first = "<task><application>app</application><stdout_filename>copy</stdout_filename></task>"

@@ -1,4 +1,4 @@
-"""Tasks of a job.xml on the host: their order, and what each of them is started with."""
+"""Tasks of a job.xml on the host: their order, and how each of them is started."""
 
 import re
 import signal
@@ -212,7 +212,7 @@ async def test_the_priority(
 
 
 async def test_standalone(slot: HostSlot) -> None:
-    """In a directory that no client has made: for whoever tries out a job."""
+    """Run in a directory that no client has made, as for trying out a job."""
     (slot.path / "init_data.xml").unlink()
     slot.job(task("echo $MINE; pwd", OUT, "<setenv>MINE=$PROJECT_DIR</setenv>"))
     await slot.ends_well()
@@ -221,7 +221,7 @@ async def test_standalone(slot: HostSlot) -> None:
 
 
 async def test_standalone_checkpoints_count(slot: HostSlot) -> None:
-    """A program's own are noted while it runs, so that a kill loses no CPU time before them."""
+    """A program's own are recorded while it runs, so that a kill loses no CPU time before them."""
     (slot.path / "init_data.xml").unlink()
     burn = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
     again = f"while [ ! -e go ]; do sleep 0.01; done; {burn}"
@@ -247,12 +247,12 @@ async def test_standalone_checkpoints_count(slot: HostSlot) -> None:
 async def test_what_a_part_says_of_its_end_is_not_the_jobs(
     slot: HostSlot, word: signal.Signals | None
 ) -> None:
-    """A program of BOINC's writes these files in the slot when it has done its part."""
-    says = (
+    """A BOINC program writes these files in the slot when it has done its part."""
+    prints = (
         "printf '0\\nwell\\n' > boinc_finish_called; printf '5\\nlater\\n' > boinc_temporary_exit"
     )
     stays = "true" if word is None else "echo up; sleep 1000"
-    slot.job(task(says), task(f"ls | grep boinc_[ft]; {stays}", OUT))
+    slot.job(task(prints), task(f"ls | grep boinc_[ft]; {stays}", OUT))
     await slot.begin()
     if word is None:
         end = await slot.wait()
@@ -267,7 +267,7 @@ async def test_what_a_part_says_of_its_end_is_not_the_jobs(
 
 
 async def test_a_finish_file_of_a_killed_run_is_not_believed(slot: HostSlot) -> None:
-    """The client would end a task that lives on long after it has said that it is over."""
+    """The client would end the task if it lived on long after reporting its end."""
     slot.write("boinc_finish_called", "0\n")
     slot.job(task("ls | grep boinc_[ft]; true", OUT))
     await slot.ends_well()

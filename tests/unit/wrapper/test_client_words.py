@@ -1,4 +1,4 @@
-"""What the client says while tasks of the host run: suspend, resume, quit, abort; and silence."""
+"""The client's messages while tasks run on the host: suspend, resume, quit, abort; and silence."""
 
 import asyncio
 import os
@@ -23,13 +23,13 @@ CONTROLS = (Control.ABORT, Control.QUIT)
 
 
 async def counts(slot: HostSlot) -> None:
-    """Until the program has counted on from where it is now."""
+    """Wait until the program has counted further."""
     before = len(slot.text("out"))
     await slot.holds(lambda: len(slot.text("out")) > before)
 
 
 def held(function: str) -> str:
-    """Has the wrapper hold before a step of its archives, until the slot has a file `go`."""
+    """Make the wrapper wait before a step of its archives, until the slot has a file `go`."""
     return f"""
 import os, time, boincvm.wrapper.slot.archives as archives
 def hold(*arguments, original=archives.{function}):
@@ -42,7 +42,7 @@ archives.{function} = hold
 
 
 def archives(slot: HostSlot) -> str:
-    """What is unpacked before and packed after the tasks: the elements."""
+    """Return the elements for unpacking before and packing after the tasks."""
     with zipfile.ZipFile(slot.path / "in.zip", "w") as made:
         made.writestr("data", "from the archive")
     return (
@@ -52,7 +52,7 @@ def archives(slot: HostSlot) -> str:
 
 
 async def leaves(slot: HostSlot, control: Control, limit: float = 5) -> None:
-    """At once, as it was told; with neither file."""
+    """Check that it ends at once, as requested, with neither file."""
     slot.send(control)
     end = await slot.wait(limit)
     aborts = control is Control.ABORT
@@ -136,7 +136,7 @@ async def test_told_to_go(
 async def test_a_program_that_ends_well_when_it_is_told_to_go(
     slot: HostSlot, control: Control
 ) -> None:
-    """It is not done for that, and no other follows while a daemon takes its time."""
+    """This does not complete it, and no other follows while a daemon takes its time."""
     slot.patched(SHORTENED)
     slot.job(task(f"trap 'exit 0' TERM; {COUNT}", OUT), task("echo > next"), task(STUBBORN, DAEMON))
     await slot.begin()
@@ -149,7 +149,7 @@ async def test_a_program_that_ends_well_when_it_is_told_to_go(
 
 @pytest.mark.parametrize("control", CONTROLS)
 async def test_all_are_told_once_and_at_the_same_time(slot: HostSlot, control: Control) -> None:
-    """So that each may take all the time that there is to save what it has."""
+    """So each may use all the time to save its state."""
     slot.patched(SHORTENED)
     slot.job(*(
         task(f"trap 'date +%s.%N >> {name}' TERM; echo > up_{name}; {COUNT}", element, OUT)
@@ -158,9 +158,9 @@ async def test_all_are_told_once_and_at_the_same_time(slot: HostSlot, control: C
     await slot.begin()
     await slot.holds(lambda: len(list(slot.path.glob("up_*"))) == 3)
     await leaves(slot, control, SHORT_GRACE + 5 if control is Control.QUIT else 5)
-    told = [slot.text(name).split() for name in ("task", "daemon1", "daemon2")]
-    assert [len(times) for times in told] == [1, 1, 1]
-    moments = [float(times[0]) for times in told]
+    reported = [slot.text(name).split() for name in ("task", "daemon1", "daemon2")]
+    assert [len(times) for times in reported] == [1, 1, 1]
+    moments = [float(times[0]) for times in reported]
     assert max(moments) - min(moments) < 1
 
 
@@ -205,7 +205,7 @@ async def test_an_abort_in_the_middle_of_a_quit(
 
 
 async def test_an_abort_just_as_all_is_saved(slot: HostSlot) -> None:
-    """The programs on the host are not given the time that they have after a quit."""
+    """The programs on the host do not get the time that they have after a quit."""
     slot.patched("""
 import asyncio
 from boincvm.boinc import Client, Event
@@ -294,7 +294,8 @@ async def test_the_wrapper_is_killed(slot: HostSlot) -> None:
 
 
 async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
-    """Also while an archive is packed: a client kills who reads nothing for three minutes."""
+    """This includes the packing of an archive: a client kills a task that reads nothing for three
+    minutes."""
     slot.patched(held("_add"))
     slot.job(task("cat data > ran"), more=archives(slot))
     await slot.begin()

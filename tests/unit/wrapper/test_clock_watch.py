@@ -1,4 +1,4 @@
-"""When the host's clock jumps."""
+"""Detecting jumps of the host's clock."""
 
 import pytest
 

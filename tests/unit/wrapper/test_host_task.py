@@ -1,4 +1,4 @@
-"""Tasks on the host with real processes: nothing of them escapes, runs on or is left."""
+"""Tasks on the host with real processes: nothing of them escapes, keeps running or is left."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ Start = Callable[..., HostProgram]
 
 @pytest_asyncio.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts a shell script, or `argv`, as a task; after the test nothing of any may be left."""
+    """Start a shell script, or `argv`, as a task; after the test nothing of any may be left."""
     tasks: list[HostProgram] = []
 
     def started(script: str = "", *, argv: tuple[str, ...] = (), **options: object) -> HostProgram:
@@ -61,14 +61,14 @@ async def end(task: HostProgram) -> TaskEnd:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Looks now and then, for what the kernel and the programs tell nobody."""
+    """Poll for what no event announces."""
     async with asyncio.timeout(LIMIT):
         while not condition():  # noqa: ASYNC110 - and so there is no event to wait for
             await asyncio.sleep(0.002)
 
 
 def below(task: HostProgram) -> list[int]:
-    return list(descendants(task._guard.pid))
+    return list(descendants(task._processes.guard.pid))
 
 
 # Stopped; ended; or its vfork waits for a child that is stopped before its exec. One that waits for
@@ -83,7 +83,7 @@ def state(pid: int) -> str:
         return ""
 
 
-def said(path: Path) -> str:
+def output(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
@@ -120,35 +120,35 @@ async def test_streams_directory_environment_and_arguments(start: Start, tmp_pat
         stderr=tmp_path / "err",
     )
     assert await end(task) == TaskEnd(0, None)
-    lines = said(tmp_path / "out").splitlines()
+    lines = output(tmp_path / "out").splitlines()
     assert lines[:3] == ["former", "input", str(tmp_path / "run")]
     assert {"LD_LIBRARY_PATH=.:..", "V=a=b c"} <= set(lines)
     assert lines[-2:] == ["a b c", "'d"]
     assert not any(line.startswith(("LC_ALL", "PATH")) for line in lines)
-    assert said(tmp_path / "err") == "E\n"
+    assert output(tmp_path / "err") == "E\n"
 
 
 async def test_our_streams_are_shared_and_input_is_empty(start: Start, tmp_path: Path) -> None:
-    kept = os.dup(2)
+    stored = os.dup(2)
     with (tmp_path / "stderr.txt").open("a") as file:
         os.dup2(file.fileno(), 2)
         try:
             task = start("echo to stderr >&2; wc -c >&2")
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stored, 2)
+            os.close(stored)
     assert await end(task) == TaskEnd(0, None)
-    assert said(tmp_path / "stderr.txt").split() == ["to", "stderr", "0"]
+    assert output(tmp_path / "stderr.txt").split() == ["to", "stderr", "0"]
 
 
 async def test_a_program_finds_nothing_of_ours(start: Start, tmp_path: Path) -> None:
-    """No descriptors, and none of the signals that Python or the guard ignores; only what
-    whoever started all of us has ignored already, beyond the standard signals."""
+    """It gets no descriptors, and ignores none of the signals that Python or the guard ignores;
+    only those beyond the standard signals that were ignored before."""
     task = start(
         "ls /proc/$$/fd; grep -E 'Sig(Ign|Blk)' /proc/self/status", stdout=tmp_path / "out"
     )
     await end(task)
-    *descriptors, blocked, ignored = said(tmp_path / "out").splitlines()
+    *descriptors, blocked, ignored = output(tmp_path / "out").splitlines()
     assert set(descriptors) <= {"0", "1", "2"}
     assert int(blocked.split()[1], 16) == 0
     assert int(ignored.split()[1], 16) & ((1 << 31) - 1) == 0
@@ -202,7 +202,7 @@ async def test_the_nice_value(start: Start, tmp_path: Path) -> None:
     wanted = min(before + 7, 19)
     await end(start("nice", stdout=tmp_path / "out", nice=wanted))
     await end(start("nice", stdout=tmp_path / "out"))
-    assert said(tmp_path / "out").split() == [str(wanted), str(before)]
+    assert output(tmp_path / "out").split() == [str(wanted), str(before)]
 
 
 async def test_what_a_program_leaves_behind_is_ended(start: Start, tmp_path: Path) -> None:
@@ -233,15 +233,23 @@ async def test_a_double_fork_escapes_neither_stop_nor_kill(start: Start, tmp_pat
     assert task.cpu_time() == used
     await task.resume()
     await until(lambda: task.cpu_time() > used)
-    await task.kill()
+    await task.kill(ABORT_GRACE)
     assert [state(pid) for pid in pids] == ["", ""]
+
+
+HOPS = r"""
+printf '#!/bin/sh\n[ $1 -lt 50000 ] || exit\n"$0" $(($1 + 1)) &\n' >hop
+chmod +x hop
+./hop 0
+sleep 100"""
+"""A function that called itself would end after a thousand calls, which is a second."""
 
 
 @pytest.mark.parametrize(
     "script",
     [
         # Each child makes a child and ends: what runs is never what ran a moment ago.
-        "hop() { ( hop & ) ; }; hop; sleep 100",
+        HOPS,
         # A crowd of short children.
         f"for i in 1 2 3 4; do while :; do {SH} -c ':' ; done & done; wait",
     ],
@@ -282,21 +290,22 @@ async def test_twenty_cycles_of_throttling_lose_nothing(start: Start) -> None:
     assert below(task) == pids
 
 
-@pytest.mark.parametrize(("multi_process", "told"), [(False, {"P"}), (True, {"P", "C"})])
+@pytest.mark.parametrize(("multi_process", "reported"), [(False, {"P"}), (True, {"P", "C"})])
 async def test_with_tstp_programs_see_to_it_themselves(
-    start: Start, tmp_path: Path, multi_process: bool, told: set[str]
+    start: Start, tmp_path: Path, multi_process: bool, reported: set[str]
 ) -> None:
-    """The program is told, with `multi_process` its children are too; who handles it goes on."""
+    """The program gets the signal, with `multi_process` its children do, too; one that handles it
+    continues."""
     listen = "trap 'echo {0} >>told' TSTP; echo {0} >>up; while :; do sleep 0.01; done"
     script = f"{{ {listen.format('C')}; }} & {listen.format('P')}"
     task = start(script, use_tstp=True, multi_process=multi_process)
-    await until(lambda: sorted(said(tmp_path / "up").split()) == ["C", "P"])
+    await until(lambda: sorted(output(tmp_path / "up").split()) == ["C", "P"])
     await task.suspend()
-    await until(lambda: set(said(tmp_path / "told").split()) >= told)
+    await until(lambda: set(output(tmp_path / "told").split()) >= reported)
     await task.resume()
     await task.suspend()
-    await until(lambda: said(tmp_path / "told").count("P") == 2)
-    assert set(said(tmp_path / "told").split()) == told
+    await until(lambda: output(tmp_path / "told").count("P") == 2)
+    assert set(output(tmp_path / "told").split()) == reported
     assert "T" not in {state(pid) for pid in below(task)}
 
 
@@ -310,7 +319,7 @@ async def test_a_program_may_end_by_itself_when_it_is_killed(start: Start, tmp_p
         if suspended:
             await task.suspend()
         await task.kill()
-        assert said(tmp_path / "state") == "saved\n"
+        assert output(tmp_path / "state") == "saved\n"
         assert await end(task) == TaskEnd(4, None)
 
 
@@ -331,7 +340,7 @@ async def test_one_that_ignores_the_request_is_killed(start: Start, suspended: b
 async def test_one_that_ignores_the_request_has_the_time_of_boincs_wrapper(
     start: Start, tmp_path: Path
 ) -> None:
-    task = start(f"trap '' TERM; echo >ignores; {BURN}")
+    task = start("trap '' TERM; echo >ignores; sleep 100")
     await until((tmp_path / "ignores").exists)
     started = time.monotonic()
     await task.kill()
@@ -341,7 +350,7 @@ async def test_one_that_ignores_the_request_has_the_time_of_boincs_wrapper(
 
 
 async def test_what_a_script_started_is_asked_too(start: Start, tmp_path: Path) -> None:
-    """The shell dies at once, and its child, of another session, takes a second to save."""
+    """The shell ends at once, and its child, in another session, takes a second to save."""
     waits = "while :; do sleep 0.01; done"
     saves = f"trap 'sleep 1; echo saved >>state; exit' TERM; echo >ready; {waits}"
     task = start(f'setsid {SH} -c "{saves}" & wait')
@@ -350,7 +359,7 @@ async def test_what_a_script_started_is_asked_too(start: Start, tmp_path: Path) 
         if suspended:
             await task.suspend()
         await task.kill()
-        assert said(tmp_path / "state") == "saved\n" * (1 + suspended)
+        assert output(tmp_path / "state") == "saved\n" * (1 + suspended)
         assert (await end(task)).signal == signal.SIGTERM
         (tmp_path / "ready").unlink()
         task = start(f'setsid {SH} -c "{saves}" & wait')
@@ -360,7 +369,7 @@ async def test_somebody_kills_the_guard(start: Start) -> None:
     task = start(f"{SH} -c '{BURN}' & {BURN}")
     await until(lambda: len(below(task)) == 2)
     pids = [os.pidfd_open(pid) for pid in below(task)]
-    os.kill(task._guard.pid, signal.SIGKILL)
+    os.kill(task._processes.guard.pid, signal.SIGKILL)
     assert await end(task) == TaskEnd(None, signal.SIGKILL)
     for descriptor in pids:
         assert select.select([descriptor], [], [], LIMIT)[0]
@@ -369,15 +378,15 @@ async def test_somebody_kills_the_guard(start: Start) -> None:
 
 async def test_somebody_stops_the_guard(start: Start) -> None:
     task = start("sleep 100")
-    os.kill(task._guard.pid, signal.SIGSTOP)
+    os.kill(task._processes.guard.pid, signal.SIGSTOP)
     started = time.monotonic()
     await task.kill()
     assert time.monotonic() - started < 5
 
 
 def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
-    """kill -9 of the process that stands for the wrapper, while a daemon, a stopped child and
-    one that ignores all it can are alive."""
+    """Kill -9 the process that stands for the wrapper, while a daemon, a stopped child and one that
+    ignores all it can are alive."""
     daemon = f'trap "" TERM HUP; echo >ignores; {BURN}'
     script = f"{SH} -c 'kill -STOP $$' & (setsid {SH} -c '{daemon}' &) ; sleep 100"
     program = (
@@ -398,7 +407,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
         f"    task = HostProgram.start(({SH!r}, '-c', sys.argv[1]), directory=Path(),\n"
         "        environment=dict(os.environ), stdin=None, stdout=Path('out'), stderr=None,\n"
         "        multi_process=False)\n"
-        "    while not are_there(task._guard.pid):\n"
+        "    while not are_there(task._processes.guard.pid):\n"
         "        await asyncio.sleep(0.01)\n"
         "    print(*descendants(os.getpid()), flush=True)\n"
         "    await task.wait()\n"
@@ -424,7 +433,7 @@ def test_all_die_with_the_wrapper(tmp_path: Path) -> None:
 
 
 async def test_the_cpu_time_is_that_of_all(start: Start) -> None:
-    """As the kernel tells it of our children, to which all belong in the end."""
+    """The kernel reports it for our children, which all processes become in the end."""
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     python = f"{sys.executable} -I -S -c '{burn}'"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

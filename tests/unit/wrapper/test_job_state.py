@@ -1,4 +1,4 @@
-"""What the wrapper keeps of a job from one run to the next."""
+"""What the wrapper stores about a job from one run to the next."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from boincvm.wrapper.slot.state import STATE_FILE, JobState, read_state, write_s
 from boincvm.wrapper.slot.wrapper_checkpoint import CHECKPOINT_FILE
 
 USED = CpuSeconds(1.5, 2.5, 3.5)
-KEPT = {"version": 1, "tasks_done": 1, "failures": 2, "guest": 1.5, "host": 2.5, "wall": 3.5}
+STORED = {"version": 1, "tasks_done": 1, "failures": 2, "guest": 1.5, "host": 2.5, "wall": 3.5}
 
 
 def progress_in(slot: Path, tasks: int = 3, scale: float = 1.0) -> JobProgress:
@@ -29,7 +29,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     state = JobState(1, 2, USED)
     write_state(tmp_path, state)
     assert read_state(tmp_path) == state
-    assert json.loads((tmp_path / STATE_FILE).read_text()) == KEPT
+    assert json.loads((tmp_path / STATE_FILE).read_text()) == STORED
     assert os.listdir(tmp_path) == [STATE_FILE]
 
 
@@ -50,13 +50,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_one_value_that_makes_no_sense(tmp_path: Path, change: dict[str, object]) -> None:
-    (tmp_path / STATE_FILE).write_text(json.dumps(KEPT | change))
+    (tmp_path / STATE_FILE).write_text(json.dumps(STORED | change))
     assert read_state(tmp_path) is None
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"1", b"null", b"\xff", b"[" * 4096, b"1" * 4096, json.dumps(KEPT).encode()[:-9]],
+    [
+        b"",
+        b"[]",
+        b"1",
+        b"null",
+        b"\xff",
+        b"[" * 4096,
+        b"1" * 4096,
+        json.dumps(STORED).encode()[:-9],
+    ],
 )
 def test_a_file_that_makes_no_sense(tmp_path: Path, content: bytes) -> None:
     (tmp_path / STATE_FILE).write_bytes(content)
@@ -72,7 +81,7 @@ def test_any_content_is_borne(tmp_path_factory: pytest.TempPathFactory, content:
 
 def test_what_is_no_file_is_not_followed_or_waited_for(tmp_path: Path) -> None:
     path = tmp_path / STATE_FILE
-    (tmp_path / "elsewhere").write_text(json.dumps(KEPT))
+    (tmp_path / "elsewhere").write_text(json.dumps(STORED))
     path.symlink_to("elsewhere")
     assert read_state(tmp_path) is None
     path.unlink()
@@ -108,7 +117,7 @@ def test_the_stock_wrapper_went_on(tmp_path: Path, checkpoint: str) -> None:
 
 
 def test_failures_in_succession(tmp_path: Path) -> None:
-    """A task that is done ends the count; that one is begun once more does not."""
+    """A completed task resets the count; starting one again does not."""
     for count in (1, 2):
         assert progress_in(tmp_path).count_failure() == count
     progress_in(tmp_path).task_done(0, USED)

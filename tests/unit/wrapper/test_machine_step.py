@@ -28,7 +28,7 @@ LIMIT = 10.0
 
 
 class Bench:
-    """Steps of one task, `task`, in one slot; each has a machine of its own."""
+    """Steps of one task, `task`, in one slot; each has its own machine."""
 
     def __init__(self, slot: Path) -> None:
         self.slot = slot
@@ -68,10 +68,10 @@ class Bench:
     async def save(self, step: MachineStep) -> SavedMachine:
         identity = Identity("digest", MachineShape())
 
-        def look() -> tuple[SavedTask | None, None]:
+        def poll() -> tuple[SavedTask | None, None]:
             return step.state(), None
 
-        saved, _ = await write_checkpoint(self.opened[-1], identity, look, last=True, steps=(0,))
+        saved, _ = await write_checkpoint(self.opened[-1], identity, poll, last=True, steps=(0,))
         return saved
 
 
@@ -129,7 +129,7 @@ async def test_files_go_in_and_out_and_streams_flow(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("code", "is_missed"), [(0, True), (3, False)])
 async def test_an_output_that_is_missing(bench: Bench, code: int, is_missed: bool) -> None:
-    """Of a program that failed not all need be there."""
+    """If the program failed, outputs may be missing."""
 
     async def ends(*_: object) -> int:
         return code
@@ -166,7 +166,7 @@ async def test_a_time_limit_before_the_program_begins(bench: Bench) -> None:
 
 
 async def test_a_program_goes_on_where_it_was_saved(bench: Bench) -> None:
-    """Its input is read on, and what its outputs have gained since is cut off."""
+    """Its input continues, and later output is truncated."""
     goes_on = asyncio.Event()
 
     async def works(_: FakeGuest, call: FakeCall) -> int:

@@ -1,4 +1,4 @@
-"""From the volunteer's preferences to what a guest may have."""
+"""From the volunteer's preferences to a guest's memory limit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -86,7 +86,12 @@ def test_only_a_machine_that_asks_has_a_balloon(
 ) -> None:
     monkeypatch.setattr("boincvm.hypervisor.qemu.command.find_program", lambda name: name)
     command = machine_command(
-        spec(balloon=balloon), "tcg", Launch(("disk-000000.qcow2",)), qmp=3, link=4, console=5
+        spec(balloon=balloon),
+        "tcg",
+        Launch(("disk-000000.qcow2",)),
+        qmp="fd=3",
+        link="fd=4",
+        console="fd=5",
     )
     assert ("balloon" in " ".join(command)) is balloon
 
@@ -154,7 +159,7 @@ async def test_a_machine_that_does_not_run_is_left_alone(
 async def test_a_hypervisor_that_refuses_is_not_asked_again(
     managed: ManagedMachine, machine: FakeMachine, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """And the task goes on: others tell of a machine that has ended."""
+    """And the task continues: a machine's end is reported elsewhere."""
     asked: asyncio.Queue[None] = asyncio.Queue()
 
     async def refuse() -> GuestMemory | None:

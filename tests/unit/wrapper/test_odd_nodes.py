@@ -1,5 +1,5 @@
-"""A FIFO, directory, device, socket or link that leads nowhere in place of any file of a job on
-the host: nothing waits for it but the program that it is for."""
+"""A FIFO, directory, device, socket or dangling link in place of any file of a job on the host:
+nothing waits for it but its program."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ NAMED = {
     "the application": "program",
     "the archive to unpack": "in.zip",
     "the archive to make": "out.zip",
-    "where it is made": "out.zip.part",
+    "where it is made": ".out.zip.part",
     "the list of files": "initial_file_list",
     "job.xml": "job.xml",
     "init_data.xml": "init_data.xml",
@@ -42,7 +42,7 @@ NAMED = {
 
 
 def complete_job(slot: HostSlot) -> None:
-    """One that names all files that a job can name, and runs until it is ended."""
+    """Make a job that names all files that a job can name, and runs until it is ended."""
     slot.script("program", "echo >runs; touch made; exec sleep 1000")
     slot.write("stdin", "")
     with zipfile.ZipFile(slot.path / "in.zip", "w") as made:
@@ -57,14 +57,16 @@ def complete_job(slot: HostSlot) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", NAMED)
-async def test_whatever_is_there_the_client_is_heard(slot: HostSlot, place: str, kind: str) -> None:
-    """Either the job ends with a line, or it runs and can be suspended and aborted."""
+@pytest.mark.parametrize("location", NAMED)
+async def test_whatever_is_there_the_client_is_heard(
+    slot: HostSlot, location: str, kind: str
+) -> None:
+    """Either the job ends with a message, or it runs and can be suspended and aborted."""
     complete_job(slot)
-    make_node(slot.path / NAMED[place], kind)
+    make_node(slot.path / NAMED[location], kind)
     await slot.begin()
     running = slot.path / "runs"
-    waits = kind == "fifo" and NAMED[place] in STREAMS
+    waits = kind == "fifo" and NAMED[location] in STREAMS
     await slot.until(
         lambda: not slot.is_running or running.exists() or (waits and bool(slot.of_tasks())), SOON
     )
@@ -117,7 +119,7 @@ async def test_an_archive_that_is_none(slot: HostSlot, kind: str) -> None:
 
 
 async def test_a_daemon_feeds_a_task_through_a_fifo(slot: HostSlot) -> None:
-    """One writes into it, one reads from it: three programs at work beside each other."""
+    """One writes to it, one reads from it: three programs run concurrently."""
     os.mkfifo(slot.path / "in")
     os.mkfifo(slot.path / "through")
     feeds = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo $i; done"
@@ -134,7 +136,7 @@ async def test_a_daemon_feeds_a_task_through_a_fifo(slot: HostSlot) -> None:
 
 
 async def test_a_daemon_that_feeds_a_later_task_waits_for_it(slot: HostSlot) -> None:
-    """Nobody opens the FIFO even for a moment before: the daemon would write to nobody."""
+    """Nothing opens the FIFO before, even briefly: otherwise the daemon would write to nobody."""
     os.mkfifo(slot.path / "in")
     (slot.path / "link").symlink_to("in")
     names = "<command_line>boinc_resolve(in) boinc_resolve(link)</command_line>"
@@ -155,7 +157,7 @@ async def test_a_daemon_that_feeds_a_later_task_waits_for_it(slot: HostSlot) -> 
 async def test_who_waits_for_a_fifo_is_suspended_and_ended(
     slot: HostSlot, stream: str, control: Control
 ) -> None:
-    """And a program that waits does not begin while the task is suspended."""
+    """And a waiting program does not start while the task is suspended."""
     os.mkfifo(slot.path / "f")
     slot.job(task("echo >runs; exec sleep 1000", f"<{stream}_filename>f</{stream}_filename>"))
     await slot.begin()
@@ -188,7 +190,7 @@ async def test_a_program_that_cannot_start_once_its_fifo_is_open(slot: HostSlot)
 
 
 async def test_a_program_puts_a_fifo_in_every_place_of_ours(slot: HostSlot) -> None:
-    """While the job runs: what the wrapper writes from then on does not wait."""
+    """It does so while the job runs: later writes of the wrapper do not block."""
     names = " ".join(
         name
         for name in NAMED.values()

@@ -1,4 +1,4 @@
-"""How each error ends a task: what is the job's fault for good, what the host's for a while."""
+"""How each error ends a task: permanently if the job is at fault, temporarily if the host is."""
 
 import errno
 from collections.abc import Iterator

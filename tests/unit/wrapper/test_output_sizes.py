@@ -1,4 +1,4 @@
-"""What output files had when their tasks began."""
+"""The sizes of output files when their tasks started."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_a_task_that_is_begun_again_hears_of_its_first_beginning(tmp_path: Path)
 
 
 def test_tasks_that_share_a_file(tmp_path: Path) -> None:
-    """When an earlier one is done once more, the later one begins after what that has written."""
+    """If an earlier task runs again, the later one continues after its output."""
     out = tmp_path / "out"
     assert sizes_at_begin(tmp_path, 0, {"stdout": out}) == {"stdout": 0}
     out.write_bytes(b"zero")

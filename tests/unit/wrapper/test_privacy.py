@@ -1,5 +1,5 @@
-"""Where BOINC and boincvm lie on a volunteer's computer, a project never learns: neither from
-stderr.txt, the last message or the notice, nor from what its programs are told."""
+"""A project never learns where BOINC and boincvm are on a volunteer's computer: neither from
+stderr.txt, the last message or the notice, nor from what its programs get."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ MACHINE = "<virtualmachine>vm</virtualmachine>"
 
 @pytest_asyncio.fixture
 async def hidden(tmp_path: Path) -> AsyncIterator[HostSlot]:
-    """A slot beneath a folder that tells whose it is."""
+    """Make a slot beneath a directory that reveals its owner."""
     home = tmp_path / TELL_TALE
     home.mkdir()
     async with HostSlot(home, period=0.1) as slot:
@@ -28,13 +28,13 @@ async def hidden(tmp_path: Path) -> AsyncIterator[HostSlot]:
 
 
 def seen(slot: HostSlot) -> str:
-    """All that the project can read."""
+    """Return everything that the project can read."""
     names = ("stderr.txt", "out", "boinc_finish_called", "boinc_temporary_exit")
     return "\n".join(slot.text(name) for name in names)
 
 
 async def keeps_it(slot: HostSlot, **environment: str) -> str:
-    """The job is run; nothing that can be seen of it tells where that was."""
+    """Run the job and check that nothing visible reveals where it ran."""
     home = str(slot.slot.directory.parent)
     end = await slot.run(HOME=home, XDG_DATA_HOME=f"{home}/data", **environment)
     assert slot.stderr
@@ -46,7 +46,7 @@ async def keeps_it(slot: HostSlot, **environment: str) -> str:
 
 
 async def test_what_a_program_is_told(hidden: HostSlot) -> None:
-    """Names as under BOINC's wrapper, by which it finds its files; a script's own, too."""
+    """Names are as under BOINC's wrapper and lead to its files; this includes a script's own."""
     hidden.script("app", 'echo "$0" "$@"; cat "$1" "$2"')
     (hidden.slot.project / "in_1").write_text("input\n")
     hidden.slot.link("in", "in_1")
@@ -81,7 +81,7 @@ async def test_an_application_of_the_project(hidden: HostSlot) -> None:
 
 
 async def test_macros_are_absolute_and_the_log_hides_them(hidden: HostSlot) -> None:
-    """As with BOINC's wrapper: a job that names one wants the place, wherever it goes."""
+    """As with BOINC's wrapper, a job that uses one wants the absolute path."""
     hidden.job(task("test -d $PROJECT_DIR -a -d $PWD; cd /; test -d $PROJECT_DIR -a -d $PWD"))
     text = await keeps_it(hidden)
     assert f"test -d ../../projects/{hidden.slot.project.name} -a -d .;" in text
@@ -89,7 +89,7 @@ async def test_macros_are_absolute_and_the_log_hides_them(hidden: HostSlot) -> N
 
 
 @pytest.mark.parametrize(
-    ("elements", "said"),
+    ("elements", "output"),
     [
         ("<application>missing</application>", "there is no missing"),
         ("<application>junk</application>", "junk cannot be executed"),
@@ -105,12 +105,12 @@ async def test_macros_are_absolute_and_the_log_hides_them(hidden: HostSlot) -> N
         (f"<application>a</application>{MACHINE}<copy_file_to_VM>no</copy_file_to_VM>", "no"),
     ],
 )  # fmt: skip
-async def test_a_task_that_fails(hidden: HostSlot, elements: str, said: str) -> None:
+async def test_a_task_that_fails(hidden: HostSlot, elements: str, output: str) -> None:
     hidden.write("junk", "\1\2", executable=True)
     (hidden.path / "dir").mkdir()
     (hidden.path / "away").symlink_to("../..")
     hidden.job(elements)
-    assert said in await keeps_it(hidden)
+    assert output in await keeps_it(hidden)
 
 
 async def test_archives_that_fail(hidden: HostSlot) -> None:
@@ -125,7 +125,7 @@ async def test_no_hypervisor(hidden: HostSlot, tmp_path: Path) -> None:
 
 
 async def test_a_defect_of_ours(hidden: HostSlot) -> None:
-    """The trace says what a project's developer needs, and no folders."""
+    """The traceback has what a developer needs, and no directories."""
     hidden.patched(
         "import os\nfrom boincvm.wrapper.report import ClientReport\n"
         "def send(self): raise RuntimeError(os.getcwd() + '/a')\nClientReport.send = send"

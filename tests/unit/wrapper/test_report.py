@@ -1,4 +1,4 @@
-"""What the client is told once a second, from what the parts of a job say of themselves."""
+"""The report to the client once a second, from the states of the parts of a job."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,14 +20,14 @@ SETTINGS = BoincSettings(cpu_time_scale=2.0)
 
 
 class Bench:
-    """A report with everything around it set by hand."""
+    """A report whose inputs are all set by the test."""
 
     def __init__(self, slot: Path, trickle_period: float | None = None) -> None:
-        self.said: list[Status] = []
+        self.output: list[Status] = []
         self.trickles: list[tuple[str, str]] = []
         self.client = SimpleNamespace(
             slot=slot,
-            report=self.said.append,
+            report=self.output.append,
             has_taken_report=True,
             init_data=InitData(),
             send_trickle_up=lambda variety, text: self.trickles.append((variety, text)),
@@ -53,12 +53,12 @@ class Bench:
         )
 
     def runs(self, seconds: CpuSeconds) -> None:
-        """A task that has used so much runs."""
+        """Simulate a running task that has used this much."""
         self.steps.current = SimpleNamespace(process_id=123, seconds=lambda: seconds)
 
     def send(self) -> Status:
         self.report.send()
-        return self.said[-1]
+        return self.output[-1]
 
 
 def test_between_tasks_and_in_one(tmp_path: Path) -> None:

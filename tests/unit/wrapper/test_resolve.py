@@ -1,4 +1,4 @@
-"""What the names of a task stand for when it starts; some jobs mean no good."""
+"""How the names of a task are resolved when it starts; some jobs are hostile."""
 
 import os
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ ELSEWHERE = PurePosixPath("out_of_it")
 
 @pytest.fixture
 def context(tmp_path: Path) -> JobContext:
-    """A slot with an app, and a project's directory, beside which there is a client's file."""
+    """Make a slot with an app, and a project's directory with a client's file beside it."""
     slot, project = tmp_path / "slots/0", tmp_path / "projects/p"
     for directory in (slot, project):
         directory.mkdir(parents=True)
@@ -122,7 +122,7 @@ def test_all_that_a_task_may_say(context: JobContext) -> None:
 def test_paths_that_a_program_sees_are_relative(
     context: JobContext, application: str, directory: str | None, argv: tuple[str, ...]
 ) -> None:
-    """From where it starts, so that it finds them."""
+    """They are relative to its directory, so that it finds them."""
     (context.slot / "d/e").mkdir(parents=True)
     if directory is not None:
         directory = directory.replace("PROJECT", str(context.project_directory))
@@ -140,7 +140,7 @@ def test_paths_that_a_program_sees_are_relative(
 
 
 def test_a_projects_directory_that_is_a_link(context: JobContext, tmp_path: Path) -> None:
-    """Where it leads is not to be seen."""
+    """The link's target is not visible."""
     (tmp_path / "projects").rename(tmp_path / "elsewhere")
     (tmp_path / "projects").symlink_to("elsewhere")
     command = host_command(TASK._replace(application="$PROJECT_DIR/app"), context)
@@ -178,7 +178,7 @@ def test_an_application_that_is_none(context: JobContext, name: str) -> None:
 
 
 def test_any_program_of_the_host_may_be_started(context: JobContext) -> None:
-    """As with BOINC's wrapper: what the job starts can start any other anyway."""
+    """As with BOINC's wrapper: a job's program could start any other anyway."""
     assert host_command(TASK._replace(application="/bin/sh"), context).argv == ("/bin/sh",)
 
 
@@ -214,7 +214,7 @@ def test_what_a_machine_is_given_from_elsewhere(context: JobContext, task: Machi
 
 
 def test_a_task_in_a_machine(context: JobContext) -> None:
-    """What it names in the guest is nobody's business here."""
+    """Names in the guest are not checked here."""
     link, app = PurePosixPath("link"), PurePosixPath("app")
     task = MachineTask(
         argv=("/work/app", "link", "./link"),
@@ -239,9 +239,9 @@ def test_an_output_is_no_file_of_the_app_version(context: JobContext) -> None:
 
 
 def test_an_application_is_copied_to_nowhere_but_the_work(context: JobContext) -> None:
-    place = InputFile(Path("app"), PurePosixPath("/etc/app"))
+    location = InputFile(Path("app"), PurePosixPath("/etc/app"))
     with pytest.raises(
         JobFileError,
         match=f"copied to /etc/app: in the guest, files are placed in {GUEST_DIRECTORY}",
     ):
-        physical_task(IN_MACHINE._replace(inputs=(place,)), context)
+        physical_task(IN_MACHINE._replace(inputs=(location,)), context)

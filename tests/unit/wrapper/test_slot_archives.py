@@ -42,7 +42,7 @@ def make(path: Path, entries: dict[str, str], mode: int = 0o100644, system: int 
 
 @pytest.fixture(autouse=True)
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Other tests' disk writes are not waited for; counts the calls."""
+    """Count the syncs without waiting for other tests' disk writes."""
     calls: list[int] = []
     monkeypatch.setattr(os, "sync", lambda: calls.append(1))
     return calls
@@ -119,7 +119,7 @@ def test_modes_are_those_that_the_stock_wrapper_gives(
 
 
 def test_times_are_those_of_the_unpacking(slot: Path) -> None:
-    """As from BOINC's wrapper 26019, whose libzip sets none; before, it was the archive's."""
+    """As from BOINC's wrapper 26019, whose libzip sets none; before, they were the archive's."""
     archive = make(slot / "in.zip", {"d/a": "1"})  # which says 1980
     begin = time.time()
     unzip_input(archive, archive, slot)
@@ -143,6 +143,12 @@ def test_paths_of_windows(slot: Path) -> None:
         ({".": "1"}, 0o100644, "no name"),
         ({"./init_data.xml": "1"}, 0o100644, "file of the BOINC client"),
         ({"wrapper_checkpoint.txt": "1"}, 0o100644, "file of the BOINC client"),
+        ({"Init_Data.xml": "1"}, 0o100644, "file of the BOINC client"),
+        ({"d/NUL.txt": "1"}, 0o100644, "Windows can store"),
+        ({"a:b": "1"}, 0o100644, "Windows can store"),
+        ({"..\\x": "1"}, 0o100644, "Windows can store"),
+        ({"Name": "1", "name": "2"}, 0o100644, "upper and lower case"),
+        ({"D/x": "1", "d/y": "2"}, 0o100644, "upper and lower case"),
         ({"linked/x": "1"}, 0o100644, "symbolic link"),
         ({"taken": "1"}, 0o100644, "directory"),
         ({"n" * 300: "1"}, 0o100644, "name too long"),
@@ -197,7 +203,7 @@ def test_an_index_that_would_fill_the_memory(tmp_path: Path, slot: Path) -> None
 
 
 def test_a_compression_that_wants_memory(slot: Path) -> None:
-    """An LZMA stream of some bytes may say that it needs four gigabytes to be unpacked."""
+    """An LZMA stream of some bytes may require four gigabytes for unpacking."""
     with zipfile.ZipFile(slot / "in.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a", "content")
     with pytest.raises(InputFileError, match="uses an unsupported compression"):
@@ -229,8 +235,8 @@ def test_too_many_files(tmp_path: Path, slot: Path, monkeypatch: pytest.MonkeyPa
 
 def garbled(data: bytes, changes: list[tuple[int, int]], length: int) -> bytes:
     changed = bytearray(data)
-    for place, value in changes:
-        changed[place % len(changed)] = value
+    for location, value in changes:
+        changed[location % len(changed)] = value
     return bytes(changed[: max(length, 1)])
 
 
@@ -242,19 +248,19 @@ def garbled(data: bytes, changes: list[tuple[int, int]], length: int) -> bytes:
 def test_a_damaged_archive_is_told_or_read(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], length: int
 ) -> None:
-    place = tmp_path_factory.mktemp("damaged")
-    slot = place / "slot"
+    location = tmp_path_factory.mktemp("damaged")
+    slot = location / "slot"
     slot.mkdir()
-    archive = make(place / "in.zip", {"a/b": "content " * 9, "c": "d"})
+    archive = make(location / "in.zip", {"a/b": "content " * 9, "c": "d"})
     archive.write_bytes(garbled(archive.read_bytes(), changes, length))
-    told = ""
+    reported = ""
     try:
         unzip_input(archive, archive, slot, maximum_bytes=1000)
     except InputFileError as error:
-        told = error.message
-    assert archive.exists() == bool(told)
-    assert "\n" not in told
-    assert set(os.listdir(place)) <= {"in.zip", "slot"}
+        reported = error.message
+    assert archive.exists() == bool(reported)
+    assert "\n" not in reported
+    assert set(os.listdir(location)) <= {"in.zip", "slot"}
 
 
 def packed(archive: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""How far a task says it is: the fraction in a file, a checkpoint by a file's time."""
+"""Progress of a task: the fraction in a file, a checkpoint by a file's time."""
 
 import os
 from pathlib import Path

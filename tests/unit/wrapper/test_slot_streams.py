@@ -1,4 +1,4 @@
-"""The streams of a machine's task where they are no files: nobody else waits for them."""
+"""Streams of a machine's task that are not files: nothing else waits for them."""
 
 import asyncio
 import os

@@ -1,5 +1,5 @@
-"""Snapshots that somebody else made: nothing of the host comes into a machine by them, nothing
-runs, and what is wrong is told as a fault of the file."""
+"""Foreign snapshots: they give a machine nothing of the host, run nothing, and every fault is
+reported as one of the file."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError
 from boincvm.exit_codes import ExitCode
 from boincvm.file_digest import digest_of
 from boincvm.hypervisor.qcow2 import CLUSTER
-from boincvm.machine.saved_machine import find_saved
+from boincvm.machine.saved_machine import find_saved, write_saved
 from boincvm.wrapper.snapshot.archive import export, read_snapshot
 from boincvm.wrapper.snapshot.importer import import_snapshot
 from boincvm.wrapper.snapshot.trust import UntrustedJobError
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def refused(snapshot: Path, reason: str) -> None:
-    """The command says so, as a fault of the file, and leaves nothing."""
+    """Check that the command refuses the file, and leaves nothing."""
     target = snapshot.parent / "there"
     with pytest.raises(InputFileError, match=reason):
         import_snapshot(snapshot, target)
@@ -66,7 +66,7 @@ def test_a_snapshot_of_ours(tmp_path: Path) -> None:
 
 
 def with_data_file(secret: Path) -> Callable[[Path], None]:
-    """Makes the machine's disk one whose data are in the file `secret`, all digests right."""
+    """Make the machine's disk one whose data are in the file `secret`, with right digests."""
 
     def change(job: Path) -> None:
         path = job / MACHINE / DISK
@@ -128,7 +128,7 @@ def test_a_disk_of_another_format(tmp_path: Path, content: bytes) -> None:
         ({"cpu": 7}, "does not record its cpu"),
         ({"memory": "../../secret"}, "memory is invalid"),
         ({"memory": "memory-000009"}, "not among the files"),
-        ({"layers": ["/etc/passwd"]}, "not a layer of a machine's disk"),
+        ({"layers": ["/nowhere/passwd"]}, "not a layer of a machine's disk"),
         ({"layers": ["../disk-000001.qcow2"]}, "not a layer of a machine's disk"),
         ({"layers": ["disk-000001.qcow2,readonly=off"]}, "not a layer of a machine's disk"),
         ({"layers": ["disk-000007.qcow2"]}, "not among the files"),
@@ -144,7 +144,7 @@ def test_words_for_the_hypervisor(tmp_path: Path, changes: dict[str, object], re
 
 
 def test_files_that_are_not_sealed(tmp_path: Path) -> None:
-    """An unsealed layer is one that anybody may have changed since."""
+    """Anybody may have changed an unsealed layer."""
 
     def change(job: Path) -> None:
         saved = find_saved(job / MACHINE).saved
@@ -216,9 +216,9 @@ def test_the_command_says_what_would_run(
     with pytest.raises(UntrustedJobError):
         import_snapshot(snapshot, tmp_path / "there")
     main(["snapshot", "import", str(snapshot), str(tmp_path / "there")])
-    told = capsys.readouterr().err
-    assert "its job would run 'app.sh' on this computer" in told
-    assert "--trust" in told
+    reported = capsys.readouterr().err
+    assert "its job would run 'app.sh' on this computer" in reported
+    assert "--trust" in reported
     # It is for another processor's machine, and is taken all the same.
     words = ["snapshot", "import", "--trust", str(snapshot), str(tmp_path / "there")]
     assert main(words) == 0
@@ -264,14 +264,14 @@ def test_a_check_says_what_needs_trust(
     before = sorted(tmp_path.rglob("*"))
     options = ["--check", *(["--json"] if as_json else [])]
     code = main(["snapshot", "import", *options, str(snapshot)])
-    told = capsys.readouterr()
+    reported = capsys.readouterr()
     # It is of another image, so it does not go on either.
     assert code == (ExitCode.INPUT_FILE if needed else ExitCode.HYPERVISOR_FAILED)
     if as_json:
-        assert json.loads(told.out)["needs_trust"] == needed
+        assert json.loads(reported.out)["needs_trust"] == needed
     else:
         line = f"its job would {', '.join(needed)}: that needs --trust"
-        assert ("--trust" in told.err, line in told.err) == (bool(needed), bool(needed))
+        assert ("--trust" in reported.err, line in reported.err) == (bool(needed), bool(needed))
     main(["snapshot", "import", *options, "--trust", str(snapshot)])
     assert not [line for line in capsys.readouterr().err.splitlines() if "--trust" in line]
     assert sorted(tmp_path.rglob("*")) == before
@@ -281,7 +281,7 @@ def test_a_check_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     snapshot = make_snapshot(tmp_path)
     write_members(snapshot, {**members(snapshot), "app.sh": b"#!/bin/no\n"})
     assert main(["snapshot", "import", "--check", str(snapshot)]) == ExitCode.INPUT_FILE
-    assert "'app.sh' is not what was written" in capsys.readouterr().err
+    assert "'app.sh' differs from what was written" in capsys.readouterr().err
 
 
 # What is no snapshot, or a damaged one.
@@ -293,6 +293,7 @@ def test_a_check_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         *("../evil", "/evil", "a/b", ".hidden", "", "x" * 256, "boincvm-machine-0/evil", "a\0b"),
         *("init_data.xml", "boinc_finish_called", "boincvm-machine-9", "boincvm-machine-0/.x"),
         *("boincvm-machine-../memory-000001/x", "boincvm.sock", "\ud800"),
+        "boincvm-machine-0./memory-000001",
     ],
 )
 def test_names_that_a_job_has_not(tmp_path: Path, name: str) -> None:
@@ -315,12 +316,12 @@ def test_numbers_that_make_no_sense(tmp_path: Path, field: str, value: str) -> N
     contents = members(snapshot)
     table = json.loads(contents["snapshot.json"])
     mark = "@here@"
-    place = {
+    location = {
         "size": lambda: table["files"]["app.sh"],
         "memory": lambda: table["machines"][0],
         "checkpoint": lambda: table["machines"][0],
     }.get(field, lambda: table)()
-    place[field] = mark
+    location[field] = mark
     text = json.dumps(table).replace(f'"{mark}"', value)
     write_members(snapshot, {**contents, "snapshot.json": text.encode()})
     refused(snapshot, "is not a usable snapshot")
@@ -351,6 +352,23 @@ def test_numbers_in_a_manifest(tmp_path: Path, field: str, value: str) -> None:
     assert main(["snapshot", "ls", str(job)]) == 0  # and no list of checkpoints ends by it
 
 
+@pytest.mark.parametrize("driver", ["virtualbox", "libvirt", "vmware"])
+def test_a_driver_that_cannot_check_files_of_others(
+    tmp_path: Path, driver: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its machines are not exported, and the error names the driver and what to do."""
+    job = make_job(tmp_path / "job")
+    saved = find_saved(job / MACHINE).saved
+    assert saved is not None
+    write_saved(job / MACHINE, saved._replace(driver=driver))
+    words = ["snapshot", "export", str(job), str(tmp_path / "file")]
+    assert main(words) == ExitCode.INPUT_FILE
+    output = capsys.readouterr().err
+    assert f"was saved by the driver {driver}, whose machines cannot be exported" in output
+    assert "can be exported: qemu" in output
+    assert sorted(os.listdir(tmp_path)) == ["job"]
+
+
 def test_what_it_does_not_say_and_what_is_missing(tmp_path: Path) -> None:
     snapshot = make_snapshot(tmp_path)
     contents = members(snapshot)
@@ -359,7 +377,7 @@ def test_what_it_does_not_say_and_what_is_missing(tmp_path: Path) -> None:
     write_members(snapshot, {name: contents[name] for name in contents if name != "app.sh"})
     refused(snapshot, "'app.sh' is missing")
     write_members(snapshot, {**contents, "app.sh": b"#!/bin/ls\n"})
-    refused(snapshot, "is not what was written")
+    refused(snapshot, "differs from what was written")
     write_members(snapshot, {"app.sh": b"", **contents})
     refused(snapshot, "does not begin with")
     snapshot.write_bytes(gzip.compress(b"no tar at all" * 100))
@@ -369,7 +387,7 @@ def test_what_it_does_not_say_and_what_is_missing(tmp_path: Path) -> None:
     refused(snapshot, "not a regular file")
 
 
-@pytest.mark.parametrize("name", ["n" * 254, "file", "full", "gone/there", "file/there"])
+@pytest.mark.parametrize("name", ["n" * 256, "file", "full", "gone/there", "file/there"])
 def test_where_it_cannot_go(tmp_path: Path, name: str) -> None:
     snapshot = make_snapshot(tmp_path)
     (tmp_path / "file").touch()
@@ -385,7 +403,7 @@ def test_where_it_cannot_go(tmp_path: Path, name: str) -> None:
 
 
 def test_a_disk_that_becomes_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is written, and as it is read back."""
+    """It becomes full while the file is written, and while it is read back."""
     snapshot = make_snapshot(tmp_path)
 
     def full(_: int) -> None:
@@ -409,7 +427,7 @@ def test_a_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_changed_it_is_a_fault_of_the_file(tmp_path: Path, seed: int) -> None:
-    """Bytes of the compressed file, and of what it holds with all digests right again."""
+    """Change bytes of the compressed file, and of its content with right digests."""
     numbers = random.Random(seed)
     snapshot = make_snapshot(tmp_path)
     good, contents = snapshot.read_bytes(), members(snapshot)
@@ -428,7 +446,7 @@ def test_whatever_is_changed_it_is_a_fault_of_the_file(tmp_path: Path, seed: int
 
 
 def mutate(snapshot: Path, good: bytes, contents: dict[str, bytes], numbers: random.Random) -> None:
-    """A file that differs from the good one in a few bytes somewhere."""
+    """Return a file that differs from the good one in a few bytes."""
     kind = numbers.randrange(3)
     if kind == 0:
         snapshot.write_bytes(changed(good, numbers))

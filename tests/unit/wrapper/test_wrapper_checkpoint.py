@@ -1,4 +1,4 @@
-"""wrapper_checkpoint.txt: the stock wrapper's bytes, and none that ends a job."""
+"""wrapper_checkpoint.txt: the same bytes as BOINC's wrapper, and none that ends a job."""
 
 import math
 import os

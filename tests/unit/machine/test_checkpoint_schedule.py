@@ -1,4 +1,4 @@
-"""When machines are kept on disk: after a period, on a wish, on an order."""
+"""When machines are saved: after a period, on request, on command."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from boincvm.machine import checkpoint_schedule
+from boincvm.machine.checkpoint_schedule import CheckpointSchedule
 from boincvm.stopwatch import Stopwatch
-from boincvm.wrapper import checkpoint_schedule
-from boincvm.wrapper.checkpoint_schedule import CheckpointSchedule
 
 LIMIT = 10.0
 """Seconds for what comes without any waiting."""
@@ -17,7 +17,7 @@ A_MOMENT = 0.1
 
 
 class Watch(Stopwatch):
-    """One whose time the test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def times(period: float, random: float = 0.0) -> tuple[CheckpointSchedule, Watch
 
 @asynccontextmanager
 async def waiting(times: CheckpointSchedule) -> AsyncIterator["asyncio.Task[None]"]:
-    """Somebody who waits for the next checkpoint."""
+    """Wait for the next checkpoint."""
     task = asyncio.create_task(times.due())
     try:
         yield task

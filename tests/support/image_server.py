@@ -1,0 +1,93 @@
+"""A web server of a directory on loopback, which misbehaves as a test asks."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class Request(BaseHTTPRequestHandler):
+    """One request; `server` is the ImageServer."""
+
+    protocol_version = "HTTP/1.1"
+    server: "ImageServer"
+
+    def do_GET(self) -> None:
+        name = self.path.lstrip("/")
+        self.server.asked.append((name, self.headers.get("Range", "")))
+        for part, misbehave in self.server.faults.items():
+            if part in name and misbehave(self, name):
+                return
+        path = self.server.directory / name
+        if not path.is_file():
+            self.send_error(404)
+            return
+        self.answer(path.read_bytes())
+
+    def answer(self, content: bytes, *, most: int | None = None, ranges: bool = True) -> None:
+        """Send the content, or its part that was asked for; of its bytes at most `most`."""
+        begin, end, asked = 0, len(content), self.headers.get("Range")
+        if asked and ranges:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin, end = int(first), int(last) + 1
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(end - begin))
+        self.end_headers()
+        part = content[begin:end]
+        self.wfile.write(part if most is None else part[:most])
+        self.server.sent += len(part)
+        if most is not None:
+            self.close_connection = True
+
+    def log_request(self, *arguments: object) -> None:
+        """Log nothing."""
+
+    log_error = log_request
+
+
+Fault = Callable[[Request, str], bool]
+"""Answers a request in its own way and returns True, or returns False to have it answered."""
+
+
+class ImageServer(ThreadingHTTPServer):
+    """Serves a directory until its context ends."""
+
+    daemon_threads = True
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.directory = directory
+        self.faults: dict[str, Fault] = {}
+        """What happens to requests with a text in their name."""
+        self.asked: list[tuple[str, str]] = []
+        self.sent = 0
+        self.ended = threading.Event()
+        """Set at the end: what waits for ever waits for this."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.asked]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone is no error here."""
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[ImageServer]:
+    server = ImageServer(directory)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

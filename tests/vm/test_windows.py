@@ -1,0 +1,37 @@
+"""What of boincvm runs on Windows, run there: Windows' own Python under wine.
+
+wine is not Windows: it shows that the calls are right, not what Windows makes of each.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from support.windows.python import RUN_LIMIT, WAIT_LIMIT, windows_python
+from support.windows.qemu import windows_home
+
+CHECKOUT = Path(__file__).parents[2]
+PORTABLE = ("tests/unit/bus", "tests/unit/test_durations.py", "tests/unit/test_sizes.py")
+"""Tests of Linux that Windows passes as they are."""
+# Each waits for the others and for tests/bundle/test_windows_folder.py, for there is one Windows.
+pytestmark = pytest.mark.timeout(WAIT_LIMIT + RUN_LIMIT)
+
+
+@pytest.mark.parametrize("paths", [("tests/windows",), PORTABLE], ids=["windows", "portable"])
+def test_on_windows(paths: tuple[str, ...]) -> None:
+    with windows_python() as python:
+        options = ["--timeout=100", "-m", "not machines", *paths]
+        done = python.pytest(CHECKOUT, options, limit=RUN_LIMIT)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["test_run.py", "test_machine.py", "test_wrapper_machine.py"])
+def test_machines_on_windows(base_image: Path, tmp_path: Path, file: str) -> None:
+    """Windows' build of QEMU runs the same image."""
+    variables = windows_home(tmp_path / "home", base_image)
+    with windows_python() as python:
+        options = [f"--timeout={RUN_LIMIT}", "-m", "machines", f"tests/windows/{file}"]
+        done = python.pytest(CHECKOUT, options, variables, limit=RUN_LIMIT)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout

@@ -1,0 +1,120 @@
+"""The wrapper on Windows, run by a fake client: the tasks are programs of the host."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from boincvm.boinc import Client, Control, SlotBusyError
+from boincvm.boinc.testing import EndKind
+from support.windows.slot import LIMIT, Slot, gone, stands_still
+
+assert sys.platform == "win32"
+
+OUT = "<stdout_filename>out</stdout_filename>"
+COUNT = """
+import itertools, time
+for number in itertools.count():
+    print(number, flush=True)
+    time.sleep(0.01)
+"""
+FAMILY = f"""
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {COUNT!r}], stdout=sys.stdout)
+with open("family", "w") as file:
+    print(os.getpid(), child.pid, file=file)
+child.wait()
+"""
+
+
+class HostSlot(Slot):
+    """A slot in whose job Python programs run."""
+
+    def install(self) -> None:
+        """Make the app version's files: a Python that needs nothing else."""
+        here = Path(sys.executable).parent
+        for name in ("python.exe", "python312.dll", "python312.zip", "vcruntime140.dll"):
+            os.link(here / name, self.slot.project / name)
+        (self.slot.project / "python312._pth").write_text("python312.zip\n")
+
+    def job(self, *programs: str, elements: str = "", more: str = "") -> None:
+        """Write job.xml: each program is a task."""
+        tasks = []
+        for number, program in enumerate(programs):
+            (self.slot.path / f"program{number}.py").write_text(program)
+            tasks.append(
+                "<application>$PROJECT_DIR/python.exe</application>"
+                f"<command_line>program{number}.py</command_line>{elements}"
+            )
+        self.write_job(*tasks, more=more)
+
+
+@pytest_asyncio.fixture
+async def slot(tmp_path: Path) -> AsyncIterator[HostSlot]:
+    async with HostSlot(tmp_path, period=0.1) as slot:
+        slot.install()
+        yield slot
+
+
+async def test_tasks_run_in_their_order(slot: HostSlot) -> None:
+    slot.job("print('first')", "print('second')", elements=OUT)
+    await slot.begin()
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert slot.text("out").splitlines() == ["first", "second"]
+    assert not (slot.slot.path / "boinc_lockfile").exists()
+
+
+async def test_a_program_that_fails(slot: HostSlot) -> None:
+    slot.job("raise SystemExit(3)")
+    await slot.begin()
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.FAILED, 195), slot.stderr
+    assert "exit code 3" in end.text
+    assert str(slot.slot.directory) not in slot.stderr
+
+
+async def test_suspended_resumed_quit_restarted_and_aborted(slot: HostSlot) -> None:
+    """What the program has started is suspended, too, and nothing of it outlives the wrapper."""
+    slot.job(FAMILY, elements=OUT)
+    await slot.begin()
+    await slot.grows("out")
+    slot.send(Control.SUSPEND)
+    await slot.until(lambda: stands_still(slot, "out"), LIMIT)
+    slot.send(Control.RESUME)
+    await slot.grows("out")
+    slot.send(Control.QUIT)
+    assert (await slot.wait(LIMIT)).kind is EndKind.QUIT, slot.stderr
+    assert all(map(gone, family(slot)))
+    (slot.slot.path / "out").unlink()
+    await slot.begin()
+    await slot.grows("out")
+    slot.send(Control.ABORT)
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.ABORTED, 194), slot.stderr
+    assert all(map(gone, family(slot)))
+
+
+async def test_nothing_outlives_a_wrapper_that_is_killed(slot: HostSlot) -> None:
+    slot.job(FAMILY, elements=OUT)
+    await slot.begin()
+    await slot.grows("out")
+    busy = Client.open(slot.slot.path, lock_wait=0)
+    with pytest.raises(SlotBusyError):
+        await busy
+    slot.kill()
+    await slot.wait(LIMIT)
+    assert all(map(gone, family(slot)))
+    free = await Client.open(slot.slot.path, lock_wait=LIMIT)
+    assert not free.is_standalone
+    free.close()
+
+
+def family(slot: HostSlot) -> list[int]:
+    """Return the ids of a program and of its child, which FAMILY has written."""
+    found = [int(line) for line in slot.text("family").split()]
+    assert len(found) == 2
+    return found
