@@ -44,21 +44,21 @@ def _positive(text: str) -> int:
     return number
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
 def _measure(benchmark: Benchmark, laboratory: Laboratory) -> list[Result] | None:
     """Run a benchmark; return None and report the error if it could not be run."""
-    _say(", ".join(benchmark.names))
+    _log(", ".join(benchmark.names))
     begin = monotonic()
     try:
         results = benchmark.run(laboratory)
     except Exception:  # the others are still worth running
         traceback.print_exc()
-        _say(f"{benchmark.names[0]} could not be run")
+        _log(f"{benchmark.names[0]} could not be run")
         return None
-    _say(f"{benchmark.names[0]} done in {monotonic() - begin:.0f} s")
+    _log(f"{benchmark.names[0]} done in {monotonic() - begin:.0f} s")
     return results
 
 
@@ -77,9 +77,9 @@ def _run(arguments: argparse.Namespace) -> int:
         store.open("sci") as sci,
     ):
         verdict = asyncio.run(probe(base.kernel))
-        _say(f"acceleration: {verdict.accelerator} ({verdict.reason})")
+        _log(f"acceleration: {verdict.accelerator} ({verdict.reason})")
         laboratory = Laboratory(
-            base, sci, verdict.accelerator, arguments.repeat, arguments.quick, Path(directory), _say
+            base, sci, verdict.accelerator, arguments.repeat, arguments.quick, Path(directory), _log
         )
         for benchmark in wanted:
             measured = _measure(benchmark, laboratory)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(_arguments(sys.argv[1:] if argv is None else argv))
     except BoincvmError as error:
-        _say(f"{error.message}; {error.hint}")
+        _log(f"{error.message}; {error.hint}")
         return 1
 
 

@@ -117,10 +117,10 @@ def activemq(
 
 def _port(server: subprocess.Popen[str]) -> int:
     """Read the port from the server's own output."""
-    said = ""
+    output = ""
     for line in server.stdout or ():
-        said += line
+        output += line
         match = _STARTED.search(line)
         if match:
             return int(match[1])
-    raise RuntimeError(f"ActiveMQ did not start: {said[-2000:]}")
+    raise RuntimeError(f"ActiveMQ did not start: {output[-2000:]}")

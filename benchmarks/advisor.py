@@ -50,7 +50,7 @@ def _doctor(laboratory: Laboratory) -> list[Result]:
         with tempfile.TemporaryDirectory(dir=laboratory.directory) as cache:
             cold.append(_milliseconds(kernel, cache))
             cached += [_milliseconds(kernel, cache) for _ in range(3)]
-        laboratory.say(f"{turn + 1}: {cold[-1]:.0f} ms, then {cached[-1]:.1f} ms")
+        laboratory.log(f"{turn + 1}: {cold[-1]:.0f} ms, then {cached[-1]:.1f} ms")
     return [
         Result("doctor", statistics.median(cold), "ms", COLD, "limit", 1.0),
         Result("doctor_cached", statistics.median(cached), "ms", CACHED, "limit", 1.0),

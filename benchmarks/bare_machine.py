@@ -15,6 +15,7 @@ from time import perf_counter
 from boincvm.host.processes import ChildProcess
 from boincvm.host.programs import run_quickly
 from boincvm.hypervisor.qemu import command as qemu_command
+from boincvm.hypervisor.qemu.target import X86_64
 from boincvm.image.store import Image
 
 MEMORY = 512 << 20
@@ -71,10 +72,12 @@ def bare_command(
 ) -> list[str]:
     """Return QEMU's command line; `shell` must not contain double quotes."""
     system = system or GuestSystem(image.kernel, image.initrd)
-    arguments = [*qemu_command.KERNEL_ARGUMENTS, f'boincvm.shell="{shell}"']
+    has_hpet = X86_64.has_hpet(accelerator, cpus=1)
+    arguments = [*X86_64.arguments(has_hpet=has_hpet), f'boincvm.shell="{shell}"']
+    options = X86_64.machine_options(has_hpet=has_hpet)
     return [
         qemu_command.find_program(qemu_command.PROGRAM),
-        *qemu_command.base_options(accelerator),
+        *qemu_command.base_options(accelerator, options=options),
         "-m", f"{MEMORY >> 20}M",
         "-smp", "1",
         "-kernel", str(system.kernel),

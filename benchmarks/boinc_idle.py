@@ -41,7 +41,7 @@ async def _watch(laboratory: Laboratory, window: float) -> float:
 
 def _idle(laboratory: Laboratory) -> list[Result]:
     window = QUICK_WINDOW if laboratory.quick else WINDOW
-    laboratory.say(f"a task that sleeps for {window:g} s")
+    laboratory.log(f"a task that sleeps for {window:g} s")
     percent = asyncio.run(_watch(laboratory, window))
     target = LIMIT_PERCENT / STOCK_IDLE_PERCENT
     return [Result("idle_cpu_boinc", percent, "%", STOCK_IDLE_PERCENT, STOCK, target)]

@@ -40,7 +40,7 @@ async def _suspensions(laboratory: Laboratory, times: int) -> list[float]:
         await job.start()
         client = job.client
         await client.until(
-            lambda: any(said.value.fraction_done > 0 for said in client.statuses), LIMIT
+            lambda: any(text.value.fraction_done > 0 for text in client.statuses), LIMIT
         )
         # The machine of a golden snapshot made meanwhile is not a direct child of the wrapper.
         (machine,) = (pid for pid in children(client.pid) if _is_machine(pid))
@@ -82,7 +82,7 @@ async def _grows(pid: int) -> None:
 
 def _suspend(laboratory: Laboratory) -> list[Result]:
     times = laboratory.times(15, 5)
-    laboratory.say(f"{times} suspensions of a machine")
+    laboratory.log(f"{times} suspensions of a machine")
     taken = asyncio.run(_suspensions(laboratory, times))
     return [
         Result(

@@ -87,11 +87,11 @@ def _reactions(laboratory: Laboratory) -> list[Result]:
     times = laboratory.times(15, 5)
 
     async def measure() -> tuple[float, float, float, float]:
-        laboratory.say(f"{times} suspensions")
+        laboratory.log(f"{times} suspensions")
         suspend = median(await _suspensions(laboratory, times))
-        laboratory.say(f"{times} aborts")
+        laboratory.log(f"{times} aborts")
         abort = median([await _abort(laboratory) for _ in range(times)])
-        laboratory.say(f"{times} starts and ends")
+        laboratory.log(f"{times} starts and ends")
         both = [await _start_and_finish(laboratory) for _ in range(times)]
         start, finish = (median(side) for side in zip(*both, strict=True))
         return suspend, abort, finish, start

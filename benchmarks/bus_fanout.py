@@ -95,10 +95,10 @@ def measure(port: int, pid: int, dialect: Dialect, times: int) -> Measured:
 
 def _run(laboratory: Laboratory) -> list[Result]:
     times = laboratory.times(20, 5)
-    laboratory.say("the embedded broker")
+    laboratory.log("the embedded broker")
     with peer("broker") as (port, pid):
         ours = measure(int(port), pid, EMBEDDED, times)
-    laboratory.say("RabbitMQ")
+    laboratory.log("RabbitMQ")
     with (
         tempfile.TemporaryDirectory(dir=laboratory.directory) as directory,
         rabbitmq(Path(directory)) as (rabbit_port, rabbit_pid),

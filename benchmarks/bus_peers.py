@@ -27,14 +27,14 @@ class Guest(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def _say(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
+    def _send(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
         if self._transport is not None:
             self._transport.write(encode(command, headers, body))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         login = {"login": LOGIN, "passcode": PASSCODE}
-        self._say("CONNECT", {"accept-version": "1.2", "host": self._host, **login})
+        self._send("CONNECT", {"accept-version": "1.2", "host": self._host, **login})
 
     def connection_lost(self, _: Exception | None) -> None:
         if not self.ready.done():
@@ -43,11 +43,11 @@ class Guest(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for frame in self._parser.feed(data):
             if frame.command == "CONNECTED":
-                self._say("SUBSCRIBE", {"id": "1", "destination": COMMAND, "receipt": "r"})
+                self._send("SUBSCRIBE", {"id": "1", "destination": COMMAND, "receipt": "r"})
             elif frame.command == "RECEIPT":
                 self.ready.set_result(None)
             elif frame.command == "MESSAGE":
-                self._say("SEND", {"destination": f"/topic/host.{self._number}"}, frame.body)
+                self._send("SEND", {"destination": f"/topic/host.{self._number}"}, frame.body)
 
 
 async def until_input_ends() -> None:

@@ -55,15 +55,15 @@ class Watcher(Protocol):
 class Timer:
     """Watches with a timer of the event loop."""
 
-    def __init__(self, look: Callable[[], bool], handle: Callable[[], None], period: float) -> None:
-        self._look = look
+    def __init__(self, poll: Callable[[], bool], handle: Callable[[], None], period: float) -> None:
+        self._poll = poll
         self._handle = handle
         self._period = period
         self._again()
 
     def _again(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._period, self._again)
-        if self._look():
+        if self._poll():
             self._handle()
 
     def close(self) -> None:
@@ -73,14 +73,14 @@ class Timer:
 class Thread:
     """Watches with a thread that looks once in a fixed period."""
 
-    def __init__(self, look: Callable[[], bool], handle: Callable[[], None], period: float) -> None:
+    def __init__(self, poll: Callable[[], bool], handle: Callable[[], None], period: float) -> None:
         self._stop = threading.Lock()
         self._stop.acquire()
         loop = asyncio.get_running_loop()
 
         def run() -> None:
             while not self._stop.acquire(timeout=period):
-                if look():
+                if poll():
                     loop.call_soon_threadsafe(handle)
 
         self._thread = threading.Thread(target=run)
@@ -100,7 +100,7 @@ async def _app(way: str, period: float) -> None:
     memory = segment.memory
     control, heartbeat = Channel(memory, CONTROL), Channel(memory, HEARTBEAT)
 
-    def look() -> bool:
+    def poll() -> bool:
         return control.is_full or heartbeat.is_full
 
     def handle() -> None:
@@ -112,7 +112,7 @@ async def _app(way: str, period: float) -> None:
     if way == "schedule":
         watcher = ChannelPoller(memory, handle)
     else:
-        watcher = (Timer if way == "timer" else Thread)(look, handle, period)
+        watcher = (Timer if way == "timer" else Thread)(poll, handle, period)
     await _end_of_input()
     watcher.close()
     segment.close()
@@ -126,12 +126,12 @@ async def _client_app() -> None:
 
     client.on_heartbeat = report
 
-    async def tell() -> None:
+    async def notify() -> None:
         while True:
             await client.next_event()
             print(json.dumps(time.monotonic()), flush=True)
 
-    telling = asyncio.create_task(tell())
+    telling = asyncio.create_task(notify())
     await _end_of_input()
     telling.cancel()
     client.close()
@@ -185,14 +185,14 @@ async def _latency(
     if process.stdout is None:
         raise RuntimeError("a process without its output")
     async with asyncio.timeout(LIMIT):
-        heard = float(await process.stdout.readline())
-    return heard - client.sent[-1].at
+        received = float(await process.stdout.readline())
+    return received - client.sent[-1].at
 
 
 def _channel_wait(laboratory: Laboratory) -> list[Result]:
     window = QUICK_WINDOW if laboratory.quick else WINDOW
     times = laboratory.times(40, 10)
-    laboratory.say(f"twice {times} words, twice {window:g} s of nothing")
+    laboratory.log(f"twice {times} words, twice {window:g} s of nothing")
     one, two = laboratory.directory / "channels", laboratory.directory / "client"
     at_tick, at_any, cpu = asyncio.run(measure(one, "schedule", 0.0, times, window))
     _, _, client_cpu = asyncio.run(measure(two, "client", 0.0, 0, window))

@@ -64,9 +64,9 @@ async def measure(image: Image, accelerator: str, scratch: Path, size: int) -> G
         first.gap * 1e3,
         first.checkpoint.written / MIB,
         first.seconds,
-        median(kept.gap for kept in later) * 1e3,
-        median(kept.checkpoint.written for kept in later) / MIB,
-        median(kept.seconds for kept in later),
+        median(stored.gap for stored in later) * 1e3,
+        median(stored.checkpoint.written for stored in later) / MIB,
+        median(stored.seconds for stored in later),
     )
 
 

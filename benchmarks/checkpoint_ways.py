@@ -181,8 +181,8 @@ async def measure_ours(image: Image, accelerator: str, scratch: Path, size: int)
     async with machine as (session, made):
         for number in range(1, TIMES + 2):
             await let_run(2)
-            kept = await make_checkpoint(session, made, number)
-            taken.append(Taken(kept.gap, kept.seconds, kept.checkpoint.written))
+            stored = await make_checkpoint(session, made, number)
+            taken.append(Taken(stored.gap, stored.seconds, stored.checkpoint.written))
     return taken
 
 

@@ -30,8 +30,8 @@ PERIOD = 60.0
 
 
 async def _pauses(laboratory: Laboratory, memory: int, times: int) -> list[float]:
-    place = laboratory.sci, laboratory.accelerator, laboratory.directory
-    async with machine(*place, memory) as (session, made):
+    location = laboratory.sci, laboratory.accelerator, laboratory.directory
+    async with machine(*location, memory) as (session, made):
         compute(session)
         await let_run(3)
         gaps = []
@@ -45,7 +45,7 @@ def _pause(laboratory: Laboratory) -> list[Result]:
     times = laboratory.times(9, 3)
     results = []
     for mebibytes, limit in ((256, 20.0), (1024, 40.0)):
-        laboratory.say(f"{mebibytes} MiB")
+        laboratory.log(f"{mebibytes} MiB")
         gap = median(asyncio.run(_pauses(laboratory, mebibytes * MIB, times))) * 1e3
         name = f"checkpoint_pause_{mebibytes}"
         results.append(Result(name, gap, "ms", limit, "a limit", 1.0))
@@ -53,8 +53,8 @@ def _pause(laboratory: Laboratory) -> list[Result]:
 
 
 async def _increments(laboratory: Laboratory) -> tuple[int, int]:
-    place = laboratory.sci, laboratory.accelerator, laboratory.directory
-    async with machine(*place, 256 * MIB) as (session, made):
+    location = laboratory.sci, laboratory.accelerator, laboratory.directory
+    async with machine(*location, 256 * MIB) as (session, made):
         compute(session, "while :; do sleep 1; done")
         await let_run(3)
         written = []
@@ -71,14 +71,14 @@ def _increment(laboratory: Laboratory) -> list[Result]:
 
 async def _curves(laboratory: Laboratory, turns: int) -> tuple[float, float]:
     """Return the seconds of a piece of work without checkpoints, and those that each one adds."""
-    place = laboratory.sci, laboratory.accelerator, laboratory.directory
+    location = laboratory.sci, laboratory.accelerator, laboratory.directory
     script = f"echo {NUMBER} | ecm -q -sigma 1:42 -c 1 100000 >/dev/null"
     plain: list[float] = []
     costs: list[float] = []
     number = 0
-    async with machine(*place, 256 * MIB) as (session, made):
+    async with machine(*location, 256 * MIB) as (session, made):
         for turn in range(turns + 1):
-            laboratory.say(f"{turn} of {turns}")
+            laboratory.log(f"{turn} of {turns}")
             seconds = await _curve(session, script)
             begin = monotonic()
             program = start_program(session, ["sh", "-c", script], lambda *_: None)
@@ -111,10 +111,10 @@ def _overhead(laboratory: Laboratory) -> list[Result]:
 
 
 async def _resumed(laboratory: Laboratory, times: int) -> list[float]:
-    place = laboratory.sci, laboratory.accelerator, laboratory.directory
+    location = laboratory.sci, laboratory.accelerator, laboratory.directory
     script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
     taken = []
-    async with machine(*place, 256 * MIB) as (session, made):
+    async with machine(*location, 256 * MIB) as (session, made):
         program = start_program(session, ["sh", "-c", script], lambda *_: None)
         await let_run(2)
         await session.link.quiesce(LIMIT)

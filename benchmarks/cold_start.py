@@ -25,7 +25,7 @@ def _cold_start(laboratory: Laboratory) -> list[Result]:
 
     run_true()
     bare()
-    ours, theirs = interleaved_medians(run_true, bare, laboratory.times(7, 3), laboratory.say)
+    ours, theirs = interleaved_medians(run_true, bare, laboratory.times(7, 3), laboratory.log)
     return [Result("cold_start", ours, "s", theirs, "bare QEMU boot", 1.3)]
 
 

@@ -72,7 +72,7 @@ def _asked_for(connection: HTTPConnection) -> tuple[float, float]:
 
 def _exec_overhead(laboratory: Laboratory) -> list[Result]:
     times = laboratory.times(400, 100)
-    laboratory.say(f"{times} commands")
+    laboratory.log(f"{times} commands")
     with (
         _controller(laboratory.directory) as client,
         closing(client.address.connection(LIMIT)) as connection,

@@ -59,7 +59,7 @@ async def _one_exit(session: Session) -> tuple[float, float]:
 
 def _exit_reaction(laboratory: Laboratory) -> list[Result]:
     times = laboratory.times(40, 20)
-    laboratory.say(f"{times} programs")
+    laboratory.log(f"{times} programs")
 
     async def measure() -> list[tuple[float, float]]:
         machine = booted(laboratory.base, laboratory.accelerator, laboratory.directory)

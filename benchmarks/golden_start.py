@@ -36,13 +36,13 @@ def _run_true(golden: str) -> float:
 
 
 def _warm_start(laboratory: Laboratory) -> list[Result]:
-    asyncio.run(_warm(laboratory))
+    asyncio.run(make_snapshot(laboratory))
     _run_true("")
     warm, cold = interleaved_medians(
         lambda: _run_true(""),
         lambda: _run_true("no"),
         laboratory.times(9, 3),
-        laboratory.say,
+        laboratory.log,
     )
     return [
         Result("warm_start", warm, "s", cold, "a cold start", 0.1),
@@ -50,7 +50,8 @@ def _warm_start(laboratory: Laboratory) -> list[Result]:
     ]
 
 
-async def _warm(laboratory: Laboratory) -> None:
+async def make_snapshot(laboratory: Laboratory) -> None:
+    """Make the golden snapshot of machines of SHAPE, if there is none."""
     image = laboratory.base
     spec = machine_spec(SHAPE, image, image.golden)
     await make_golden(QemuDriver(laboratory.accelerator), image, spec, Limits())
@@ -64,13 +65,15 @@ async def _copies(laboratory: Laboratory, count: int) -> tuple[list[float], list
         machines = []
         for _ in range(count):
             directory = tempfile.TemporaryDirectory(dir=laboratory.directory)
-            place = Path(stack.enter_context(directory))
-            spec = machine_spec(SHAPE, image, place)
-            found = find_golden(image, spec, driver.golden_snapshots.identity())
+            location = Path(stack.enter_context(directory))
+            spec = machine_spec(SHAPE, image, location)
+            snapshots = driver.golden_snapshots
+            assert snapshots is not None
+            found = find_golden(image, spec, snapshots.identity())
             golden = found.golden
             assert golden is not None, found.why
             begin = monotonic()
-            made = driver.golden_snapshots.clone(spec, golden.directory)
+            made = snapshots.clone(spec, golden.directory)
             stack.push_async_callback(made.destroy)
             link = await GuestLink.open(await made.start(), attach_to=golden.link)
             stack.callback(link.close)
@@ -91,7 +94,7 @@ def _anonymous(pid: int) -> float:
 
 
 def _clones(laboratory: Laboratory) -> list[Result]:
-    asyncio.run(_warm(laboratory))
+    asyncio.run(make_snapshot(laboratory))
     taken, private = asyncio.run(_copies(laboratory, COPIES))
     return [
         Result("clone_ready", median(taken) * 1e3, "ms", 80.0, "a limit", 1.0),

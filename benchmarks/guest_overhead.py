@@ -51,22 +51,22 @@ def _in_bare(console: socket.socket) -> float:
     with console.makefile("r", errors="replace") as lines:
         for line in lines:
             # The firmware's control characters share the first line.
-            if (place := line.find("ecm ")) >= 0:
-                return _seconds(line[place:])
+            if (location := line.find("ecm ")) >= 0:
+                return _seconds(line[location:])
     raise EOFError("the bare machine ended without a result")
 
 
 async def _by_turns(laboratory: Laboratory, script: str, times: int) -> tuple[float, float]:
     """Return the medians of ours and of theirs, in seconds."""
-    place = laboratory.accelerator, laboratory.directory
+    location = laboratory.accelerator, laboratory.directory
     shell = f"exec </dev/console >/dev/console; while read -r go; do {script}; done"
     measured: tuple[list[float], list[float]] = ([], [])
     async with (
-        booted(laboratory.sci, *place) as session,
-        bare_machine(laboratory.sci, place[0], shell, place[1]) as bare,
+        booted(laboratory.sci, *location) as session,
+        bare_machine(laboratory.sci, location[0], shell, location[1]) as bare,
     ):
         for turn in range(times + 1):
-            laboratory.say(f"{turn} of {times}")
+            laboratory.log(f"{turn} of {times}")
             ours = await _in_ours(session, script)
             theirs = await asyncio.to_thread(_in_bare, bare.console)
             if turn > 0:  # the first run of each reads its program from the disk

@@ -124,7 +124,7 @@ class Beacon(asyncio.Protocol):
         self._parser = Parser()
         self._transport: asyncio.WriteTransport | None = None
 
-    def _say(self, body: bytes) -> None:
+    def _send(self, body: bytes) -> None:
         if self._transport is not None:
             headers = {"destination": f"/topic/host.{self._number}"}
             self._transport.write(encode("SEND", headers, body))
@@ -139,17 +139,17 @@ class Beacon(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for frame in self._parser.feed(data):
             if frame.command == "CONNECTED" and self._transport is not None:
-                place = {"id": "1", "destination": f"{GUEST}{self._number}"}
-                self._transport.write(encode("SUBSCRIBE", place))
+                location = {"id": "1", "destination": f"{GUEST}{self._number}"}
+                self._transport.write(encode("SUBSCRIBE", location))
                 table = {"name": f"guest {self._number}", "labels": {"site": "simulated"}}
-                self._say(b"HELLO " + json.dumps(table).encode())
+                self._send(b"HELLO " + json.dumps(table).encode())
                 loop = asyncio.get_running_loop()
                 loop.call_later(BEAT * random.random(), self._beat)
             elif frame.command == "MESSAGE" and frame.body == b"PING":
-                self._say(b"PONG")
+                self._send(b"PONG")
 
     def _beat(self) -> None:
-        self._say(b"STILL_ALIVE")
+        self._send(b"STILL_ALIVE")
         asyncio.get_running_loop().call_later(BEAT, self._beat)
 
 
@@ -202,7 +202,7 @@ def measure(count: int, kind: str = "embedded") -> Measured:
 
 
 def _run(laboratory: Laboratory) -> list[Result]:
-    laboratory.say(f"{COUNT} guests, {SILENT_AFTER + BEAT:g} s")
+    laboratory.log(f"{COUNT} guests, {SILENT_AFTER + BEAT:g} s")
     found = measure(COUNT)
     limit = "a stated limit"
     return [
@@ -214,7 +214,7 @@ def _run(laboratory: Laboratory) -> list[Result]:
 BENCHMARK = Benchmark(("guests_10k", "guests_10k_memory"), _run)
 
 
-def _tell(kinds: Sequence[str], sizes: Sequence[int], plot: Path | None) -> None:
+def _report(kinds: Sequence[str], sizes: Sequence[int], plot: Path | None) -> None:
     """Print a table and draw a chart."""
     print("| guests | broker | p99, ms | controller, MiB | broker, MiB |\n|---|---|---|---|---|")
     found: dict[str, list[Measured]] = {kind: [] for kind in kinds}
@@ -245,7 +245,7 @@ def main(words: Sequence[str]) -> None:
         parser.add_argument("--plot", type=Path, metavar="FILE", help="a chart, as SVG")
         parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="COUNT")
         options = parser.parse_args(words)
-        _tell(options.broker or ["embedded"], options.sizes, options.plot)
+        _report(options.broker or ["embedded"], options.sizes, options.plot)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ async def _watch(window: float) -> tuple[float, float, float]:
 
 def _idle(laboratory: Laboratory) -> list[Result]:
     window = QUICK_WINDOW if laboratory.quick else WINDOW
-    laboratory.say(f"a guest that computes for {window:g} s")
+    laboratory.log(f"a guest that computes for {window:g} s")
     cpu, rss, peak = asyncio.run(_watch(window))
     return [
         Result("idle_cpu", cpu, "%", CPU_TARGET, "limit", 1.0),

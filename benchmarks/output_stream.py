@@ -38,7 +38,7 @@ async def _stream(session: Session, size: int) -> float:
 def _output_stream(laboratory: Laboratory) -> list[Result]:
     size = QUICK_SIZE if laboratory.quick else SIZE
     times = laboratory.times(3, 1)
-    laboratory.say(f"{times} times {size >> 20} MiB")
+    laboratory.log(f"{times} times {size >> 20} MiB")
 
     async def measure() -> list[float]:
         machine = booted(laboratory.base, laboratory.accelerator, laboratory.directory)

@@ -31,7 +31,7 @@ def _compare(name: str, argv: list[str], target: float, laboratory: Laboratory) 
     start(argv)  # compiles
     start(nothing)
     ours, theirs = interleaved_medians(
-        lambda: start(argv), lambda: start(nothing), laboratory.times(31, 7), laboratory.say
+        lambda: start(argv), lambda: start(nothing), laboratory.times(31, 7), laboratory.log
     )
     return [Result(name, ours * 1000, "ms", theirs * 1000, "python3 -c pass", target)]
 

@@ -2,12 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
+
+from benchmarks.free_ports import free_ports
 
 LOGIN, PASSCODE = "host", "right"
 START_LIMIT = 90.0
@@ -30,19 +31,13 @@ ssl_options.keyfile = {key}
 """
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in taken]
-
-
 @contextmanager
 def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[tuple[int, int]]:
     """Run RabbitMQ within the block; yield its STOMP port and process id once it is ready.
 
     tls: the files of a certificate and its key, if it is to accept TLS only.
     """
-    port, names_port, nodes_port = _free_ports(3)
+    port, names_port, nodes_port = free_ports(3)
     certificate, key = tls or ("", "")
     listener = (_TLS if tls else _PLAIN).format(port=port, certificate=certificate, key=key)
     (directory / "rabbitmq.conf").write_text(
@@ -74,13 +69,13 @@ def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[
     alarm.start()
     try:
         assert server.stdout is not None
-        said = ""
+        output = ""
         for line in server.stdout:
-            said += line
+            output += line
             if "completed with" in line:
                 break
         else:
-            raise RuntimeError(f"RabbitMQ did not start: {said[-2000:]}")
+            raise RuntimeError(f"RabbitMQ did not start: {output[-2000:]}")
         alarm.cancel()
         yield port, _erlang(server.pid)
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from boincvm.image.store import Image
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 """Shows one line of progress."""
 
 
@@ -48,7 +48,7 @@ class Laboratory:
     quick: bool
     directory: Path
     """For temporary files."""
-    say: Say
+    log: Log
 
     def times(self, usual: int, quick: int) -> int:
         """Return the number of repetitions."""

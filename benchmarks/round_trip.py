@@ -48,7 +48,7 @@ def _round_trip(laboratory: Laboratory) -> list[Result]:
     theirs: list[float] = []
     times = laboratory.times(3, 1)
     for turn in range(times):
-        laboratory.say(f"{turn + 1} of {times}")
+        laboratory.log(f"{turn + 1} of {times}")
         ours += asyncio.run(_ours(laboratory, count))
         theirs += echo_seconds(laboratory.base, laboratory.accelerator, laboratory.directory, count)
     against = "one byte over the bare port"

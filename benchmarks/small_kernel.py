@@ -35,7 +35,7 @@ def _cold_start_small(laboratory: Laboratory) -> list[Result]:
 
     small()
     debian()
-    ours, theirs = interleaved_medians(small, debian, laboratory.times(9, 3), laboratory.say)
+    ours, theirs = interleaved_medians(small, debian, laboratory.times(9, 3), laboratory.log)
     return [Result("cold_start_small", ours, "s", theirs, "Debian's kernel", 0.5)]
 
 

@@ -53,18 +53,23 @@ async def _guest_digest(session: Session, name: str) -> str:
 
 
 async def _put_and_get(
-    session: Session, window: TransferDisk | None, name: str, directory: Path, digest: str
+    session: Session, transfer_disk: TransferDisk | None, name: str, directory: Path, digest: str
 ) -> tuple[float, float]:
     link, there = session.link, PurePosixPath(name)
     async with asyncio.timeout(LIMIT):
         begin = perf_counter()
-        await put_tree(link, window, Path("source"), there, directory=directory)
+        await put_tree(link, transfer_disk, Path("source"), there, directory=directory)
         put = perf_counter() - begin
     found = await _guest_digest(session, name)
     async with asyncio.timeout(LIMIT):
         begin = perf_counter()
         await get_tree(
-            link, window, there, PurePosixPath("back"), directory=directory, maximum_bytes=1 << 40
+            link,
+            transfer_disk,
+            there,
+            PurePosixPath("back"),
+            directory=directory,
+            maximum_bytes=1 << 40,
         )
         get = perf_counter() - begin
     back = directory / "back"
@@ -85,8 +90,8 @@ async def _ours(laboratory: Laboratory, digest: str) -> list[tuple[float, float]
 
         async def both() -> list[tuple[float, float]]:
             return [
-                await _put_and_get(session, window, name, laboratory.directory, digest)
-                for window, name in ((session.window, "by-disk"), (None, "by-frames"))
+                await _put_and_get(session, transfer_disk, name, laboratory.directory, digest)
+                for transfer_disk, name in ((session.transfer_disk, "by-disk"), (None, "by-frames"))
             ]
 
         return await session.guard(both())
@@ -104,7 +109,7 @@ def _transfer(laboratory: Laboratory) -> list[Result]:
     rounds: list[dict[str, tuple[float, float]]] = []
     times = laboratory.times(3, 1)
     for turn in range(times):
-        laboratory.say(f"{turn + 1} of {times}")
+        laboratory.log(f"{turn + 1} of {times}")
         pump = pump_seconds(laboratory.base, laboratory.accelerator, laboratory.directory, size)
         disk, frames = asyncio.run(_ours(laboratory, digest))
         shared = {kind: _shared(laboratory, system, kind, digest) for kind in kinds}

@@ -98,7 +98,7 @@ def _uml_start(laboratory: Laboratory) -> list[Result]:
     _ready_kernel()
     times = []
     for turn in range(laboratory.times(15, 5) + 1):
-        laboratory.say(f"{turn}")
+        laboratory.log(f"{turn}")
         command = [BOINCVM, "run", "--driver", "uml", "--", "true"]
         times.append(seconds_of(command, clean_environment(), LIMIT))
     return [Result("uml_start", median(times[1:]), "s", 0.3, "the limit", 1.0)]
@@ -124,7 +124,7 @@ async def _overhead(laboratory: Laboratory, times: int) -> tuple[float, float]:
             program, loader = (root / path for path in _PROGRAM[:2])
             command = [str(loader), "--library-path", str(root / _LIBRARIES), str(program), *curve]
             for turn in range(times + 1):
-                laboratory.say(f"{turn} of {times}")
+                laboratory.log(f"{turn} of {times}")
                 begin = machine.usage()
                 await _run(link, script)
                 end = machine.usage()

@@ -21,7 +21,10 @@ DISK = "disk.qcow2"
 PORT = "boincvm.agent"
 """The virtio port that the guest's agent looks for."""
 _RUNS = (MachineState.RUNNING, MachineState.PAUSED)
-_KERNEL_ARGUMENTS = ("quiet", "loglevel=1", "console=ttyS0", "panic=-1", "reboot=t")
+_KERNEL_ARGUMENTS = (
+    *("quiet", "loglevel=1", "console=ttyS0", "panic=-1", "reboot=t"),
+    "no_timer_check",  # on a busy host Linux would panic: "IO-APIC + timer doesn't work!"
+)
 
 
 class PlainDriver:
@@ -48,6 +51,8 @@ class PlainMachine:
     balloon = None
     network = None
     display = None
+    screenshots = None
+    remote_desktop = None
     transfer_disk = None
     root_disk = None
 

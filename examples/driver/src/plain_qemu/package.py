@@ -19,7 +19,7 @@ class PlainPackage:
     """The `DriverPackage` of plain QEMU."""
 
     name = "plainqemu"
-    contract_version = 2
+    contract_version = 4
     """Not imported from boincvm: it is what this driver was written for, whatever boincvm has."""
     proved_by = "the real QEMU 7.2 under emulation"
     depends_on = (PROGRAM,)
@@ -53,9 +53,9 @@ class PlainPackage:
 
     @property
     def checks(self) -> tuple[tuple[str, CheckFunction], ...]:
-        return (("plain qemu", self._look),)
+        return (("plain qemu", self._poll),)
 
-    def _look(self, find_kernel: FindKernel) -> list[Check]:
+    def _poll(self, find_kernel: FindKernel) -> list[Check]:
         from boincvm.hypervisor.doctor import Check, Status
 
         verdict = self.assess(find_kernel)
