@@ -10,6 +10,8 @@ CAPACITY = 64 << 10
 """Bytes of the console output that are kept, the last ones."""
 
 _PANIC = b"Kernel panic - "
+_INIT_ENDED = "Attempted to kill init!"
+"""The kernel's words when the guest's first program ends; what that wrote last tells why."""
 
 
 class Console:
@@ -63,11 +65,15 @@ class Console:
         while self._read():
             pass
         text = self._tail.decode(errors="replace")
+        last = ""  # before the panic; the kernel itself is told to print nothing else
         for line in text.splitlines():
             _, found, rest = line.partition(self._sign.decode())
             if found:
-                rest = rest.removeprefix("not syncing: ")
-                return "".join(filter(str.isprintable, rest))[:200] or "without an answer"
+                reason = _printable(rest.removeprefix("not syncing: "), 200)
+                if reason.startswith(_INIT_ENDED) and last:
+                    return f"{last} ({reason})"
+                return reason or "without an answer"
+            last = _printable(line.strip(), 300) or last
         return ""
 
     def text(self) -> str:
@@ -79,7 +85,7 @@ class Console:
     def last_output(self) -> str:
         """Return the last line, printable, or ""."""
         lines = self.text().strip().splitlines()
-        return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
+        return _printable(lines[-1], 300) if lines else ""
 
     def close(self) -> None:
         """Stop reading and close the channel. Idempotent."""
@@ -87,3 +93,8 @@ class Console:
             self._readable.close()
             self._channel.close()
             self._channel = None
+
+
+def _printable(line: str, most: int) -> str:
+    """Return the printable characters of what a guest has written, at most that many."""
+    return "".join(filter(str.isprintable, line))[:most]
