@@ -32,7 +32,7 @@ options, those of BOINC's wrapper:
                              append all that follows to the programs' command lines
   --passthrough_all          pass everything to the programs, also these options
   -v, --version              print the version
-  -h, --help                 print this, if it is the only argument
+  -h, --help                 print this and run nothing
 
 boincvm help run-under-boinc tells how to make an application, boincvm help job-xml what job.xml
 may have.
@@ -41,6 +41,7 @@ _HINT = (
     "the wrapper's own arguments: --nthreads N, --device N, --memory_size_mb N, --trickle SECONDS, "
     "--sporadic, --use_tstp, --version, --passthrough_all, --passthrough_child ARGUMENT…"
 )
+PASS_CHILD = "--passthrough_child"
 PASS_ALL = "--passthrough_all"  # noqa: S105 - no password
 """The only option that BOINC's wrapper does not have."""
 
@@ -69,8 +70,12 @@ class WrapperArguments(NamedTuple):
 def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
     """Parse `argv`, without the program's name; the last of a repeated argument counts.
 
+    `--help` counts wherever it stands, but not where all is passed to a program.
     Raises UsageError if a number is missing or invalid.
     """
+    own = argv[: argv.index(PASS_CHILD)] if PASS_CHILD in argv else argv
+    if "--help" in own and PASS_ALL not in own:
+        return WrapperArguments(show_help=True)
     numbers: dict[str, float] = {}
     flags: set[str] = set()
     child_arguments: tuple[str, ...] = ()
@@ -81,7 +86,7 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
             numbers[word] = _number(word, next(rest, None))
         elif word in ("--sporadic", "--use_tstp", "--version", "-v", PASS_ALL):
             flags.add(word)
-        elif word == "--passthrough_child":
+        elif word == PASS_CHILD:
             child_arguments = tuple(rest)
         else:
             unknown.append(word)
@@ -98,8 +103,8 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
         is_sporadic="--sporadic" in flags,
         use_tstp="--use_tstp" in flags,
         show_version=not flags.isdisjoint(("--version", "-v")),
-        # Among others it is an argument for a program, as with BOINC's wrapper.
-        show_help=list(argv) in (["--help"], ["-h"]),
+        # Among arguments of a program it is one of them, such as `-h 5`.
+        show_help=set(unknown) == {"-h"},
         child_arguments=child_arguments,
         unknown=tuple(unknown),
     )

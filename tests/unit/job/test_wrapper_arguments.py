@@ -38,7 +38,13 @@ from boincvm.job.wrapper_arguments import (
         ("-v", WrapperArguments(show_version=True)),
         ("--help", WrapperArguments(show_help=True)),
         ("-h", WrapperArguments(show_help=True)),
-        ("--help 7", WrapperArguments()),  # of a program, as with BOINC's wrapper
+        ("--help --nthreads 2", WrapperArguments(show_help=True)),
+        ("--nthreads 2 --help", WrapperArguments(show_help=True)),
+        ("--nthreads --help", WrapperArguments(show_help=True)),
+        ("--help 7", WrapperArguments(show_help=True)),
+        ("--nthreads 2 -h", WrapperArguments(threads=2, show_help=True)),
+        ("-h 7", WrapperArguments()),  # of a program, as with VMWrapper
+        ("--passthrough_all --help", WrapperArguments()),
         ("--passthrough_child --help", WrapperArguments()),
         ("--passthrough_child", WrapperArguments()),
         ("--nthreads 2 --passthrough_child --nthreads 8 -v", WrapperArguments(threads=2)),
