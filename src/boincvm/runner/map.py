@@ -91,8 +91,8 @@ def _open_results(
     if options.results is None:
         return sweep.items, stack.enter_context(temporary_results(text_of))
     opened = kept_results(options.results, options.resume, sweep.items, text_of)
-    results, ended = stack.enter_context(opened)
-    return [item for item in sweep.items if item.number not in ended], results
+    results = stack.enter_context(opened)
+    return [item for item in sweep.items if item.number not in results.ended_before], results
 
 
 async def _run_reported(

@@ -112,6 +112,26 @@ class TextReport:
             if self._results.are_kept:
                 again = "--resume" if self.left else "--resume-failed"
                 write_line(f"  the same command with {again} runs the others")
+        self._show_ended_before()
+
+    def _show_ended_before(self) -> None:
+        """Tell what an earlier sweep leaves no work for, and what has failed in it."""
+        failures = sorted(self._failed_before())
+        if self._count == 0 and not self._is_quiet and self._results.ended_before:
+            write_line("boincvm: all inputs have ended before: nothing was left to run")
+        if failures:
+            shown = ", ".join(
+                f"{number} ({self._results.ended_before[number]})"
+                for number in failures[:_MOST_SHOWN]
+            )
+            more = len(failures) - _MOST_SHOWN
+            shown += f" and {more} more" if more > 0 else ""
+            what = "an input" if len(failures) == 1 else f"{len(failures)} inputs"
+            write_line(f"boincvm: not run again, {what} that failed before: {shown}")
+            write_line("  the same command with --resume-failed runs what has failed")
+
+    def _failed_before(self) -> list[int]:
+        return [number for number, code in self._results.ended_before.items() if code]
 
     def close(self) -> None:
         """Remove the line on the terminal, whatever has happened."""
@@ -195,7 +215,9 @@ class TextReport:
 
     def summary(self) -> dict[str, object]:
         """Return the counts, as the last line of the results in JSON."""
-        return {"done": self.done, "failed": len(self.failures), "left": self.left}
+        counts = {"done": self.done, "failed": len(self.failures), "left": self.left}
+        before = len(self._failed_before())
+        return {**counts, "failed_before": before} if before else {**counts}
 
 
 async def _copy(path: Path, descriptor: int) -> None:

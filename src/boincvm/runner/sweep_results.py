@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 from boincvm.errors import (
@@ -91,10 +92,16 @@ class SweepResults:
     """The directory of one sweep's results."""
 
     def __init__(
-        self, directory: Path, text_of: Callable[[Item], str], log: BinaryIO | None = None
+        self,
+        directory: Path,
+        text_of: Callable[[Item], str],
+        log: BinaryIO | None = None,
+        ended_before: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         """Take the directory; `log`: where ends are noted, None if nothing is kept."""
         self.directory = directory
+        self.ended_before = ended_before
+        """The exit codes of the items that need not run again, by their numbers."""
         self._text_of = text_of
         self._log = log
 
@@ -167,8 +174,8 @@ def temporary_results(text_of: Callable[[Item], str]) -> Iterator[SweepResults]:
 @contextmanager
 def kept_results(
     directory: Path, resume: Resume, items: Sequence[Item], text_of: Callable[[Item], str]
-) -> Iterator[tuple[SweepResults, frozenset[int]]]:
-    """Yield the results in `directory`, and the numbers of the items that need not run.
+) -> Iterator[SweepResults]:
+    """Yield the results in `directory`, which know what need not run again.
 
     `text_of` returns the command of an item as it is written in the log. Raises UsageError,
     InputFileError, OutputFileError, HostError.
@@ -202,8 +209,7 @@ def kept_results(
                 log.flush()
         except OSError as error:
             raise host_error(f"the results in {directory}", error, OutputFileError) from error
-        results = SweepResults(directory.resolve(), text_of, log)
-        yield results, done
+        yield SweepResults(directory.resolve(), text_of, log, done)
 
 
 def _check_unused(directory: Path, items: Sequence[Item]) -> None:
@@ -218,34 +224,34 @@ def _check_unused(directory: Path, items: Sequence[Item]) -> None:
         )
 
 
-def _read_log(path: Path, resume: Resume) -> tuple[dict[int, str], frozenset[int], int]:
-    """Return the commands of all items in the log, those that need not run again, and a length.
+def _read_log(path: Path, resume: Resume) -> tuple[dict[int, str], dict[int, int], int]:
+    """Return the commands of all items in the log, exit codes of those not to run, and a length.
 
     The last run of an item counts. The length is that of the log's whole lines in bytes. Raises
     InputFileError, OSError.
     """
     size = path.stat().st_size if path.exists() else 0
     if size == 0:  # none, or boincvm was killed before it wrote anything
-        return {}, frozenset(), 0
+        return {}, {}, 0
     if size > _MOST_BYTES:
         raise _not_a_log(path, "it is too large")
     header, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
     if header != _HEADER:
         raise _not_a_log(path, "its first line is not that of a job log")
     commands: dict[int, str] = {}
-    codes: dict[int, str] = {}
+    codes: dict[int, int] = {}
     length = len(header)
     for line in lines:
         if not line.endswith(b"\n"):
             break  # boincvm was killed while it wrote it
         length += len(line)
         columns = line.decode(errors="replace").rstrip("\n").split("\t")
-        if len(columns) != _COLUMNS or not columns[0].isdecimal():
+        if len(columns) != _COLUMNS or not (columns[0].isdecimal() and columns[6].isdecimal()):
             raise _not_a_log(path, f"found {line[:60]!r}")
         number = int(columns[0][:9])
-        commands[number], codes[number] = columns[8], columns[6]
+        commands[number], codes[number] = columns[8], int(columns[6][:9])
     is_any = resume is not Resume.FAILED
-    done = frozenset(number for number, code in codes.items() if is_any or code == "0")
+    done = {number: code for number, code in codes.items() if is_any or code == 0}
     return commands, done, length
 
 

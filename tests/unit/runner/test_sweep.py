@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
@@ -86,6 +86,7 @@ class Bench:
         self.driver = FakeDriver(PROGRAMS)
         self.report = Ends()
         self.failing_starts = 0
+        self.ended_before: Mapping[int, int] = {}
 
     def job(self, item: Item, slot: str) -> Job[MachineTask]:
         if item.values[0] == "refused":
@@ -107,8 +108,9 @@ class Bench:
         stored = kept_results(
             self.directory / "results", resume, items, lambda item: " ".join(item.values)
         )
-        results, ended = stack.enter_context(stored)
-        todo = [item for item in items if item.number not in ended]
+        results = stack.enter_context(stored)
+        self.ended_before = results.ended_before
+        todo = [item for item in items if item.number not in results.ended_before]
         return Sweep(todo, self.job, lambda _: MachineWorker(self.make), results, self.report)
 
     async def run(
@@ -288,7 +290,9 @@ async def test_resuming(bench: Bench) -> None:
     with pytest.raises(UsageError, match="the results of an earlier sweep"):
         await bench.run(*commands)
     assert await bench.run(*commands, "write b", resume=Resume.UNFINISHED) == {4: 0}
+    assert bench.ended_before == {1: 0, 2: 3, 3: 210}
     assert await bench.run(*commands, "write b", resume=Resume.FAILED) == {2: 3, 3: 210}
+    assert bench.ended_before == {1: 0, 4: 0}
     with pytest.raises(UsageError, match="another sweep: its item 1 was write a"):
         await bench.run("write z", *commands[1:], "write b", resume=Resume.FAILED)
     with pytest.raises(UsageError, match="another sweep: its item 2 was fail 3"):

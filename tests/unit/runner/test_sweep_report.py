@@ -1,6 +1,7 @@
 """What the user sees of a sweep: lines for each input, output in order, a summary."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,19 @@ pytestmark = pytest.mark.timeout(30)
 class Reported:
     """A report on items that end as the test defines."""
 
-    def __init__(self, directory: Path, count: int, **options: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        count: int,
+        ended_before: Mapping[int, int] | None = None,
+        **options: bool,
+    ) -> None:
         self.directory = directory
         items = [Item(number, (str(number),)) for number in range(1, count + 1)]
         self.items = {item.number: item for item in items}
-        results = SweepResults(directory, lambda item: f"prog {item.number}")
+        results = SweepResults(
+            directory, lambda item: f"prog {item.number}", ended_before=ended_before or {}
+        )
         given = {"keeps_order": False, "is_json": False, "is_quiet": False, "on_terminal": False}
         self.report = TextReport(items, results, **{**given, **options})
 
@@ -101,3 +110,26 @@ async def test_the_line_on_a_terminal_gives_way_to_output(
     assert "boincvm: 1 running, 0 done, 0 failed, 2 left" in errors
     assert "\r\x1b[Kboincvm: prog 1: done in 1.5 s" in errors
     assert errors.endswith("\r\x1b[K")
+
+
+async def test_a_sweep_that_goes_on_tells_what_failed_before(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: 3 if number % 2 else 0 for number in range(10, 60)}
+    reported = Reported(tmp_path, 1, {7: 1, **before}, is_quiet=True)
+    await reported.end(1)
+    await reported.report.finish()
+    first, hint = capfd.readouterr().err.splitlines()
+    assert first.startswith("boincvm: not run again, 26 inputs that failed before: 7 (1), 11 (3), ")
+    assert first.endswith(" and 6 more")
+    assert "--resume-failed" in hint
+    assert reported.report.summary() == {"done": 1, "failed": 0, "left": 0, "failed_before": 26}
+
+    await Reported(tmp_path, 0, {1: 0, 2: 7}).report.finish()
+    assert capfd.readouterr().err.splitlines() == [
+        "boincvm: all inputs have ended before: nothing was left to run",
+        "boincvm: not run again, an input that failed before: 2 (7)",
+        hint,
+    ]
+    await Reported(tmp_path, 0, {1: 0}, is_json=True).report.finish()
+    assert capfd.readouterr().err == ""
