@@ -33,6 +33,7 @@ from boincvm.guestlink.display import shown
 from boincvm.guestlink.get import all_of
 from boincvm.host.file_names import is_storable
 from boincvm.host.files import create_new, open_descriptor
+from boincvm.job.files import own_program_hint
 from boincvm.job.model import Job, MachineTask, OutputFile
 from boincvm.machine.job_files import check_files
 from boincvm.machine.output_destinations import Found, distinct
@@ -109,10 +110,15 @@ class FleetWorker:
             exit_code=ended.code,
             signal=ended.signal,
             message=ended.message if ended.is_ours or ended.signal else run.note,
-            hint=ended.hint,
+            hint=self._hint(ended, job),
             sent=run.sent,
             received=run.received,
         )
+
+    def _hint(self, ended: End, job: Job[MachineTask]) -> str:
+        if not ended.is_ours or ended.code != ExitCode.NO_SUCH_PROGRAM:
+            return ended.hint
+        return own_program_hint(job, job.tasks[0]) or ended.hint
 
     def signal_program(self, number: int, /) -> bool:
         return self._run is not None and self._run.signal(number)

@@ -42,6 +42,21 @@ def input_file(text: str, directory: Path) -> InputFile:
     return InputFile(source=Path(text), destination=PurePosixPath(inside))
 
 
+def own_program_hint(job: Job[MachineTask], task: MachineTask) -> str:
+    """Return a hint for a task whose program the guest does not have, if the user has its file.
+
+    The guest looks for a name without a slash among its own programs only. Without such a file the
+    hint is "".
+    """
+    name = task.argv[0]
+    if "/" in name or task.directory is not None:
+        return ""
+    is_sent = any(item.destination == PurePosixPath(name) for item in job.inputs)
+    if not is_sent and not (job.directory / name).is_file():
+        return ""
+    return f"there is {describe(f'./{name}')}, did you mean that? Without ./ it is the guest's own"
+
+
 def input_files(text: str, directory: Path) -> list[InputFile]:
     """Convert what the command line calls an input: a path, a pattern, or `.`.
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from boincvm.errors import OutputFileError
-from boincvm.guestlink.display import Progress, no_progress
+from boincvm.guestlink.display import Progress, no_progress, shown
 from boincvm.guestlink.get import all_of, check_destination, get_tree
 from boincvm.guestlink.put import check_source, put_tree
 from boincvm.job.model import InputFile, OutputFile
@@ -90,11 +90,19 @@ async def copy_out(
                 directory=root,
                 maximum_bytes=maximum_bytes,
                 progress=progress,
+                name=_name(item.source, destination),
                 replaces=item.replaces,
             )
         except OutputFileError as error:
             missing.append(error)
     return all_of(missing) if missing else None
+
+
+def _name(source: PurePosixPath, destination: PurePosixPath) -> str:
+    """Return what errors call an output: by its name in the guest, and here if that differs."""
+    if source == destination:
+        return f"output {shown(source)}"
+    return f"output {shown(source)}, here {shown(destination)}"
 
 
 def _beneath(directory: Path, path: PurePosixPath) -> tuple[Path, PurePosixPath]:

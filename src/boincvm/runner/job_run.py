@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from boincvm.errors import LimitError, OutputFileError
+from boincvm.errors import LimitError, OutputFileError, ProgramStartError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.guestlink import signals
 from boincvm.guestlink.display import shown
 from boincvm.guestlink.program import GuestProgram, ProgramEnd
+from boincvm.job.files import own_program_hint
 from boincvm.job.model import Job, MachineTask
 from boincvm.machine.job_files import MAXIMUM_OUTPUT, check_files, copy_in, copy_out
 from boincvm.machine.limits_reached import check_limits
@@ -212,6 +213,10 @@ class JobRun:
             else:
                 running = RunningProgram(saved.program, saved.stdin)
                 end, is_late = await run.go_on(running, machine.wake, wait)
+        except ProgramStartError as error:
+            if error.exit_code == ExitCode.NO_SUCH_PROGRAM:
+                error.hint = own_program_hint(self.job, task) or error.hint
+            raise
         finally:
             self._run = None
         missing = await run.conclude()

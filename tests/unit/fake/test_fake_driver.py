@@ -203,6 +203,28 @@ async def test_a_killed_program_that_does_not_end(
         await run(FakeDriver({"slow": waits}), work)
 
 
+@pytest.mark.parametrize("is_sent", [True, False])
+async def test_a_program_without_its_directory(tmp_path: Path, is_sent: bool) -> None:
+    """The user's file may have been meant, whether it is beside the user or was sent."""
+    with pytest.raises(ProgramStartError) as caught:
+        await run(FakeDriver(PROGRAMS), job(tmp_path, "plain.py"))
+    assert "image build" in caught.value.hint
+    path = tmp_path / "elsewhere" / "plain.py" if is_sent else tmp_path / "plain.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"#!/usr/bin/python3\n")
+    inputs = (InputFile(path, PurePosixPath("plain.py")),) if is_sent else ()
+    with pytest.raises(ProgramStartError) as caught:
+        await run(FakeDriver(PROGRAMS), job(tmp_path, "plain.py", inputs=inputs))
+    assert "there is './plain.py', did you mean that?" in caught.value.hint
+
+
+async def test_an_output_with_another_name_here(tmp_path: Path) -> None:
+    """A BOINC client knows it by a physical name, which tells a user nothing."""
+    wanted = (OutputFile(PurePosixPath("out.dat"), PurePosixPath(tmp_path / "output_3")),)
+    with pytest.raises(OutputFileError, match=r"output out\.dat, here output_3: the guest"):
+        await run(FakeDriver(PROGRAMS), job(tmp_path, "upper", outputs=wanted))
+
+
 async def test_outputs_that_are_missing(tmp_path: Path) -> None:
     """Existing outputs are copied back all the same, and each missing one is named."""
     wanted = outputs("nowhere", "result", "neither")

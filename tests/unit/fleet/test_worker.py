@@ -221,6 +221,16 @@ async def test_a_controller_that_does_not_answer_holds_up_no_interrupt(
         bench.client.hangs.set()
 
 
+async def test_a_program_that_is_a_file_beside_the_user(bench: Bench) -> None:
+    answer = {"state": "done", "error": "no such program in the guest: prog"}
+    bench.client.program = [{"command": {"answers": {VM: answer}}}]
+    assert (await bench.run()).hint == ""
+    (bench.directory / "prog").touch()
+    end = await bench.run()
+    assert end.exit_code == ExitCode.NO_SUCH_PROGRAM
+    assert "there is './prog', did you mean that?" in end.hint
+
+
 def test_an_argument_that_is_not_utf8(bench: Bench) -> None:
     with pytest.raises(UsageError, match=r"found b'b\\xff', which is not UTF-8"):
         bench.worker.check(bench.job(word="b\udcff"), bench.results)
