@@ -3,7 +3,8 @@
 #   deb.sh PYTHON DIRECTORY     PYTHON has pip, and the minor version of /usr/bin/python3
 #
 # Python's packages that boincvm needs come along, in an environment of their own, so that no other
-# version of them matters: /usr/lib/boincvm is laid out as venv does it.
+# version of them matters: /usr/lib/boincvm is laid out as venv does it. What it can do without, such
+# as python3-cryptography and python3-libvirt, is taken from Debian's packages if they are installed.
 set -eu
 python=$1 directory=$2
 umask 022
@@ -26,6 +27,7 @@ mkdir -p "$home/bin" "$packages" "$root/usr/bin" "$root/DEBIAN" "$directory"
 rm -rf "$packages/bin"
 printf 'home = /usr/bin\ninclude-system-site-packages = false\n' >"$home/pyvenv.cfg"
 ln -s /usr/bin/python3 "$home/bin/python3"
+echo /usr/lib/python3/dist-packages >"$packages/debian.pth"
 for command in boincvm:main boincvm-wrapper:boinc_wrapper; do
     name=${command%:*}
     cat >"$home/bin/$name" <<EOF
@@ -55,8 +57,8 @@ Maintainer: boincvm's developers <boincvm@localhost>
 Section: science
 Priority: optional
 Depends: python3 (>= $system), python3 (<< ${system%.*}.$((${system#*.} + 1))), qemu-system-x86, qemu-utils, util-linux
-Recommends: e2fsprogs, lz4, mmdebstrap, zstd
-Suggests: boinc-client, logrotate, novnc
+Recommends: e2fsprogs, lz4, mmdebstrap, python3-cryptography, zstd
+Suggests: boinc-client, logrotate, novnc, python3-libvirt
 Installed-Size: $(du -sk "$root" | cut -f1)
 Description: run any Linux program inside a virtual machine
  As a BOINC task, on its own, or on a fleet of machines. The program is not ported

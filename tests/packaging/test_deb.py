@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cryptography
 import pytest
 
 from boincvm import __version__
@@ -75,6 +76,15 @@ def test_it_is_installed_and_removed(root: Path, tmp_path: Path) -> None:
     python = ("chroot", root, "/usr/lib/boincvm/bin/python3", "-P")
     run(*python, "-c", "import boincvm.controller.serve.foreground")
     assert "usage: " in run(*python, "-m", "boincvm.shim.process", "--help")
+    # What it can do without is Debian's.
+    assert "python3-cryptography" in run("dpkg-deb", "--field", package, "Recommends")
+    lacking = run("chroot", root, "boincvm", "image", "key", "/tmp/key.pem", code=224)
+    assert "apt-get install python3-cryptography" in lacking
+    here = Path(cryptography.__file__).parents[1]
+    for name in ("cryptography", "cffi", "_cffi_backend*"):
+        for path in here.glob(name):
+            run("cp", "-r", path, root / "usr/lib/python3/dist-packages")
+    assert "ed25519:" in run("chroot", root, "boincvm", "image", "key", "/tmp/key.pem")
     assert (root / "usr/lib/boincvm/lib").exists()
     run("chroot", root, "dpkg", "--purge", "boincvm")
     assert not list((root / "usr/bin").glob("boincvm*"))

@@ -44,8 +44,8 @@ class Authority:
         self._name = name
         self.pair = self._new(name, "-x509", "-days", "2", "-subj", f"/CN={name}")
 
-    def sign(self, name: str) -> Pair:
-        address = ("-addext", "subjectAltName=IP:127.0.0.1")
+    def sign(self, name: str, host: str = "IP:127.0.0.1") -> Pair:
+        address = ("-addext", f"subjectAltName={host}")
         ours = ("-CA", self.pair.certificate, "-CAkey", self.pair.key)
         subject = ("-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:FALSE")
         return self._new(f"{self._name}-{name}", "-x509", "-days", "2", *ours, *subject, *address)

@@ -1,10 +1,12 @@
 """A web server of a directory on loopback, which misbehaves as a test asks."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 class Request(BaseHTTPRequestHandler):
@@ -14,7 +16,9 @@ class Request(BaseHTTPRequestHandler):
     server: "ImageServer"
 
     def do_GET(self) -> None:
-        name = self.path.lstrip("/")
+        url = urlsplit(self.path)
+        name = url.path.lstrip("/")
+        self.server.proxied.append((url.netloc, self.headers.get("Proxy-Authorization", "")))
         self.server.asked.append((name, self.headers.get("Range", "")))
         for part, misbehave in self.server.faults.items():
             if part in name and misbehave(self, name):
@@ -24,6 +28,20 @@ class Request(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.answer(path.read_bytes())
+
+    def do_CONNECT(self) -> None:
+        """Stand for a proxy that connects to a server of HTTPS, and for that server."""
+        self.server.proxied.append((self.path, self.headers.get("Proxy-Authorization", "")))
+        if self.server.security is None:
+            self.send_error(403)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.flush()
+        secure = self.server.security.wrap_socket(self.connection, server_side=True)
+        self.connection = secure
+        self.rfile, self.wfile = secure.makefile("rb"), secure.makefile("wb", 0)
+        self.close_connection = False
 
     def answer(self, content: bytes, *, most: int | None = None, ranges: bool = True) -> None:
         """Send the content, or its part that was asked for; of its bytes at most `most`."""
@@ -42,6 +60,11 @@ class Request(BaseHTTPRequestHandler):
         self.server.sent += len(part)
         if most is not None:
             self.close_connection = True
+
+    def finish(self) -> None:
+        super().finish()
+        if self.connection is not self.request:
+            self.connection.close()
 
     def log_request(self, *arguments: object) -> None:
         """Log nothing."""
@@ -64,6 +87,10 @@ class ImageServer(ThreadingHTTPServer):
         self.faults: dict[str, Fault] = {}
         """What happens to requests with a text in their name."""
         self.asked: list[tuple[str, str]] = []
+        self.proxied: list[tuple[str, str]] = []
+        """For whom each request to a proxy is, and with which login; "" if it was to a server."""
+        self.security: ssl.SSLContext | None = None
+        """With which a proxy's servers of HTTPS prove who they are."""
         self.sent = 0
         self.ended = threading.Event()
         """Set at the end: what waits for ever waits for this."""

@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from boincvm.hypervisor.qcow2 import write_overlay
@@ -39,6 +40,28 @@ def manifest_of(contents: dict[str, bytes]) -> Manifest:
             for name, content in contents.items()
         ),
     )
+
+
+def publish_odd(store: ImageStore, name: str, oddity: str) -> None:
+    """Publish an image whose manifest nobody else takes: `spaced`, or with an `accent`."""
+    directory = store.builds / "object"
+    directory.mkdir(parents=True)
+    manifest = manifest_of(CONTENTS)
+    if oddity == "accent":
+        recipe = manifest.recipe
+        recipe = replace(recipe, own_files=("/opt/donn\u00e9es:" + "0" * 64,))
+        manifest = replace(manifest, recipe=recipe)
+    for file, data in {**CONTENTS, MANIFEST: manifest.encode()}.items():
+        (directory / file).write_bytes(data)
+    digest = store.publish(name, directory, manifest)
+    if oddity == "spaced":
+        objects, text = store.root / "objects", manifest.encode() + b" "
+        spaced = hashlib.sha256(text).hexdigest()
+        (objects / digest).rename(objects / spaced)
+        path = objects / spaced / MANIFEST
+        path.unlink()
+        path.write_bytes(text)
+        (store.root / "names" / name).write_text(spaced + "\n")
 
 
 def publish(store: ImageStore, name: str = "base", content: bytes = b"") -> str:

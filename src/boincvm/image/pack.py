@@ -68,6 +68,7 @@ def pack_image(
     """
     progress = Progress(None) if progress is None else progress
     check_target(path, force=force)
+    check_manifest(image)
     if image.manifest.size > MOST_IMAGE_BYTES:
         raise UsageError(
             f"image {image.name} has {format_size(image.manifest.size)}, which is too large to"
@@ -85,6 +86,23 @@ def pack_image(
             packer.finish()
     except OSError as error:
         raise _host_error(f"{path} cannot be written", error) from error
+
+
+def check_manifest(image: Image) -> None:
+    """Check that others will take the manifest of `image`. Raises UsageError, ImageDamagedError."""
+    manifest = image.manifest
+    if manifest.digest != image.digest:
+        raise UsageError(
+            f"image {image.name} would be refused wherever it is brought: its manifest is not"
+            " canonical, as another version of boincvm may have written it",
+            hint=f"build it again with this one: boincvm image build {image.name}",
+        )
+    if not manifest.is_canonical(manifest.encode()):
+        raise UsageError(
+            f"image {image.name} would be refused wherever it is brought: a name in its manifest"
+            " has other characters than ASCII, a quotation mark or a backslash",
+            hint=f"boincvm image inspect {image.name} shows it; build it with another name",
+        )
 
 
 def _checked_pieces(image: Image, file: ContentFile) -> Iterator[bytes]:

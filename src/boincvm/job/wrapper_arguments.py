@@ -41,7 +41,7 @@ _HINT = (
     "the wrapper's own arguments: --nthreads N, --device N, --memory_size_mb N, --trickle SECONDS, "
     "--sporadic, --use_tstp, --version, --passthrough_all, --passthrough_child ARGUMENT…"
 )
-PASS_CHILD = "--passthrough_child"
+_CHILD = "--passthrough_child"
 PASS_ALL = "--passthrough_all"  # noqa: S105 - no password
 """The only option that BOINC's wrapper does not have."""
 
@@ -73,7 +73,7 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
     `--help` counts wherever it stands, but not where all is passed to a program.
     Raises UsageError if a number is missing or invalid.
     """
-    own = argv[: argv.index(PASS_CHILD)] if PASS_CHILD in argv else argv
+    own = argv[: argv.index(_CHILD)] if _CHILD in argv else argv
     if "--help" in own and PASS_ALL not in own:
         return WrapperArguments(show_help=True)
     numbers: dict[str, float] = {}
@@ -86,7 +86,7 @@ def parse_wrapper_arguments(argv: Sequence[str]) -> WrapperArguments:
             numbers[word] = _number(word, next(rest, None))
         elif word in ("--sporadic", "--use_tstp", "--version", "-v", PASS_ALL):
             flags.add(word)
-        elif word == PASS_CHILD:
+        elif word == _CHILD:
             child_arguments = tuple(rest)
         else:
             unknown.append(word)

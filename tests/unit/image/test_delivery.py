@@ -6,22 +6,33 @@ import hashlib
 import io
 import json
 import os
+import ssl
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from boincvm.cli.main import main
-from boincvm.errors import HostDiskFullError, ImageDamagedError, ImageMissingError, UsageError
+from boincvm.errors import (
+    HostDiskFullError,
+    HostError,
+    ImageDamagedError,
+    ImageMissingError,
+    UsageError,
+)
 from boincvm.image.delivery import fetch, keys
 from boincvm.image.delivery.fetch import Trust, fetch_image, fetched_names, update_image
 from boincvm.image.delivery.index import MOST_IMAGES, decode_index
 from boincvm.image.delivery.patch import apply_patch, write_patch
+from boincvm.image.delivery.proxy import proxy_for
 from boincvm.image.delivery.publish import publish_images
 from boincvm.image.store import ImageStore
-from support.image_server import ImageServer, serving
+from support.certificates import Authority
+from support.image_server import ImageServer, Request, serving
+from support.packed_images import publish_odd
 from support.versions import build, contents
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -170,6 +181,19 @@ def test_versions_that_are_not_kept_are_removed(publisher, www, key):
     )
     assert {path.stem for path in www.glob("images/*.blocks")} == set(digests[3:])
     assert {path.name[65:-6] for path in www.glob("patches/*")} == set(digests[3:])
+
+
+@pytest.mark.parametrize(
+    ("oddity", "why"), [("spaced", "not canonical"), ("accent", "other characters than ASCII")]
+)
+def test_an_image_that_nobody_could_fetch_is_not_published(oddity, why, publisher, www, key):
+    publish(publisher, www, key, 0)
+    publish_odd(publisher, "odd", oddity)
+    before = {path: path.stat().st_mtime_ns for path in www.rglob("*")}
+    with pytest.raises(UsageError, match=f"image odd would be refused .* {why}") as caught:
+        publish_images(["sci", "odd"], www, key, publisher)
+    assert "boincvm image " in caught.value.hint
+    assert {path: path.stat().st_mtime_ns for path in www.rglob("*")} == before
 
 
 def test_an_unchanged_image_is_not_published_again(publisher, www, key):
@@ -411,3 +435,79 @@ class TestPatch:
             (other / path.name).write_bytes(hashlib.shake_128(b"x").digest(path.stat().st_size))
         with pytest.raises(ImageDamagedError, match="it makes another"):
             self.apply(patch, other, digest, tmp_path / "made")
+
+
+# Proxies: the server stands for one, too, because nothing on loopback is reached by a proxy.
+
+
+@pytest.fixture
+def proxies(monkeypatch: pytest.MonkeyPatch, server: ImageServer) -> pytest.MonkeyPatch:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    proxy = f"http://me:p%40ss@127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("https_proxy", proxy)
+    return monkeypatch
+
+
+LOGIN = "Basic " + base64.b64encode(b"me:p@ss").decode()
+
+
+def test_a_proxy_for_http(server, publisher, www, key, trust, store, proxies):
+    publish(publisher, www, key, 0)
+    fetch_image("http://images.example", "sci", store, trust=trust)
+    assert files_of(store) == contents(0)
+    assert set(server.proxied) == {("images.example", LOGIN)}
+
+
+def test_a_proxy_for_https(server, publisher, www, key, trust, store, proxies, tmp_path):
+    publish(publisher, www, key, 0)
+    authority = Authority(tmp_path, "authority")
+    server.security = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.security.load_cert_chain(*authority.sign("images", "DNS:images.example"))
+    proxies.setenv("SSL_CERT_FILE", authority.pair.certificate)
+    fetch_image("https://images.example", "sci", store, trust=trust)
+    assert files_of(store) == contents(0)
+    assert set(server.proxied) == {("images.example:443", LOGIN), ("", "")}
+
+
+def test_this_computer_is_reached_without_a_proxy(server, publisher, www, key, trust, proxies):
+    publish(publisher, www, key, 0)
+    for host in ("127.0.0.1", "localhost"):
+        url = f"http://{host}:{server.server_port}"
+        fetch_image(url, "sci", ImageStore(www.parent / host), trust=trust)
+    assert set(server.proxied) == {("", "")}
+
+
+def test_hosts_that_need_no_proxy(proxies):
+    proxies.setenv("no_proxy", "other.example,.images.example")
+    found = {
+        host: proxy_for(urlsplit(f"http://{host}/x")) is not None
+        for host in ("other.example", "a.images.example:8080", "example", "[::1]:80", "a.localhost")
+    }
+    assert found == {**dict.fromkeys(found, False), "example": True}
+
+
+def test_a_proxy_that_does_not_help(server, store, trust, proxies):
+    with pytest.raises(HostError, match=r"reached by the proxy 127\.0\.0\.1:.* 403") as caught:
+        fetch_image("https://images.example", "sci", store, trust=trust)
+    assert "https_proxy" in caught.value.hint
+
+    def wants_more(request: Request, _name: str) -> bool:
+        request.send_error(407)
+        return True
+
+    server.faults["index"] = wants_more
+    with pytest.raises(HostError, match="the proxy wants a name and a password"):
+        fetch_image("http://images.example", "sci", store, trust=trust)
+    proxies.setenv("http_proxy", "http://127.0.0.1:1")
+    with pytest.raises(HostError, match=r"by the proxy 127\.0\.0\.1:1: Connection refused"):
+        fetch_image("http://images.example", "sci", store, trust=trust)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1:many", "//"])
+def test_a_proxy_of_another_kind(proxy, store, trust, proxies):
+    proxies.setenv("http_proxy", proxy)
+    with pytest.raises(UsageError, match="http_proxy names no proxy that boincvm can use"):
+        fetch_image("http://images.example", "sci", store, trust=trust)

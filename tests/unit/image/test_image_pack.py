@@ -36,6 +36,7 @@ from support.packed_images import (
     member,
     members,
     publish,
+    publish_odd,
     state,
     tar,
 )
@@ -112,6 +113,15 @@ def test_an_image_too_large_to_be_packed_is_refused(store, tmp_path, monkeypatch
     monkeypatch.setattr(pack, "MOST_IMAGE_BYTES", 1 << 20)
     with store.open("base") as image, pytest.raises(UsageError, match="too large to pack"):
         pack_image(image, tmp_path / "base.tar.gz")
+
+
+@pytest.mark.parametrize("oddity", ["spaced", "accent"])
+def test_an_image_that_nobody_could_unpack_is_not_packed(oddity, store, tmp_path):
+    publish_odd(store, "odd", oddity)
+    path = tmp_path / "odd.tar.gz"
+    with store.open("odd") as image, pytest.raises(UsageError, match="image odd would be refused"):
+        pack_image(image, path)
+    assert not path.exists()
 
 
 def test_packing_to_where_nobody_can_write_says_so(store, tmp_path):

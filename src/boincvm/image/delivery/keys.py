@@ -128,7 +128,10 @@ def _public_bytes(key: str) -> bytes:
 
 
 def _public_text(key: "Ed25519PrivateKey") -> str:
-    return _PREFIX + base64.b64encode(key.public_key().public_bytes_raw()).decode("ascii")
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return _PREFIX + base64.b64encode(raw).decode("ascii")
 
 
 def _private(path: Path) -> "Ed25519PrivateKey":
@@ -161,6 +164,7 @@ def _require() -> None:
     except ImportError as error:
         raise HostError(
             "signatures need the Python package cryptography, which is not installed",
-            hint="pip install 'boincvm[delivery]', or install python3-cryptography",
+            hint="where boincvm came by pip: pip install 'boincvm[delivery]'; as a Debian package:"
+            " apt-get install python3-cryptography",
         ) from error
     del cryptography

@@ -39,7 +39,7 @@ from boincvm.image.delivery.index import (
     decode_index,
 )
 from boincvm.image.delivery.patch import write_patch
-from boincvm.image.pack import pack_image, unpack_files
+from boincvm.image.pack import check_manifest, pack_image, unpack_files
 from boincvm.image.progress import Progress
 from boincvm.image.store import Image, ImageStore
 from boincvm.sizes import format_size
@@ -134,8 +134,12 @@ def _content(path: Path, most: int) -> bytes | None:
 
 
 def _planned(name: str, store: ImageStore) -> Version:
-    """Return what an index will say of an image, as far as that is known before it is packed."""
+    """Return what an index will say of an image, as far as that is known before it is packed.
+
+    Raises UsageError for an image that those who fetch would refuse.
+    """
     with store.open_unverified(name) as image:
+        check_manifest(image)
         return Version(image.digest, image.manifest.architecture, image.manifest.size, 0, "0" * 64)
 
 

@@ -1,7 +1,8 @@
 """Read files from a web server that may be slow, broken or hostile.
 
-Only http and https; a redirect leads to the same scheme or to https. Each answer has to begin and
-go on within limits, and has exactly the bytes that were asked for.
+Only http and https, through a proxy where there is one (proxy.py); a redirect leads to the same
+scheme or to https. Each answer has to begin and go on within limits, and has exactly the bytes that
+were asked for.
 """
 
 import http.client
@@ -16,11 +17,14 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from boincvm.errors import HostError, ImageMissingError, UsageError
 from boincvm.host.authorities import system_security
+from boincvm.image.delivery.proxy import Proxy, proxy_for
 
 _PIECE = 1 << 17
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
+_NO_TUNNEL = "Tunnel connection failed"
+"""How http.client's error begins when a proxy does not connect to a server."""
 
 
 class BrokenOffError(HostError):
@@ -87,6 +91,8 @@ class Server:
         self._patience = patience
         self._connection: http.client.HTTPConnection | None = None
         self._peer = ("", "")
+        self._proxy: Proxy | None = None
+        """Through which the connection leads."""
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -175,6 +181,12 @@ class Server:
                     f"{self.url} has no {name}",
                     hint="check the address; if images were just published there, try again",
                 )
+            if response.status == 407:
+                self.close()
+                raise HostError(
+                    f"{self.url} cannot be reached: the proxy wants a name and a password",
+                    hint="put them into the variable: http_proxy=http://NAME:PASSWORD@HOST:PORT",
+                )
             if response.status not in (200, 206):
                 self.close()
                 raise UnexpectedAnswerError(
@@ -199,7 +211,11 @@ class Server:
     def _answer(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         parts = urlsplit(url)
         connection = self._connect(parts)
+        proxy = self._proxy
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if proxy is not None and parts.scheme == "http":  # which a tunnel hides from the proxy
+            headers = {**headers, **proxy.headers}
+            target = f"http://{parts.netloc}{target}"
         is_late = Event()
         limit = Timer(self._patience.answer, _cut, [connection, is_late])
         limit.daemon = True
@@ -223,10 +239,13 @@ class Server:
             self.close()
             if isinstance(error, TimeoutError) or is_late.is_set():
                 raise self._silent() from error
-            if isinstance(error, ConnectionRefusedError | socket.gaierror):
+            by = "" if proxy is None else f" by {proxy.text}"
+            is_refused = isinstance(error, ConnectionRefusedError | socket.gaierror)
+            if is_refused or str(error).startswith(_NO_TUNNEL):
+                where = "the address" if proxy is None else f"{parts.scheme}_proxy"
                 raise HostError(
-                    f"{self.url} cannot be reached: {error.strerror or error}",
-                    hint="check the network and the address",
+                    f"{self.url} cannot be reached{by}: {getattr(error, 'strerror', '') or error}",
+                    hint=f"check the network and {where}",
                 ) from error
             raise self._broken(target.rpartition("/")[2], str(error)) from error
         finally:
@@ -237,14 +256,18 @@ class Server:
         peer = (parts.scheme, parts.netloc)
         if self._connection is None or self._peer != peer:
             self.close()
-            port = parts.port or _PORTS[parts.scheme]
-            host, stall = parts.hostname or "", self._patience.stall
+            self._proxy = proxy = proxy_for(parts)
+            server = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+            host, port = server if proxy is None else (proxy.host, proxy.port)
+            stall = self._patience.stall
             if parts.scheme == "https":
                 security = system_security()
                 security.set_alpn_protocols(["http/1.1"])
                 self._connection = http.client.HTTPSConnection(
                     host, port, timeout=stall, context=security
                 )
+                if proxy is not None:
+                    self._connection.set_tunnel(*server, headers=proxy.headers)
             else:
                 self._connection = http.client.HTTPConnection(host, port, timeout=stall)
             self._peer = peer
