@@ -100,6 +100,9 @@ async def test_a_host_that_joins(tmp_path: Path) -> None:
             machine = first.overview.vm("b.m")
             assert (machine["host"], machine["is_local"]) == (platform.node(), False)
             assert first.overview.vm("b.1")["host"] == "far"
+            invited = {vm["id"]: vm["invited_as"] for vm in first.overview.vms("all")}  # type: ignore[index,call-overload]
+            assert invited == {"a.1": None, "b.1": "b", "b.m": "b"}
+            assert second.overview.vm("b.m")["invited_as"] is None
 
             both = {"vms": "*.1", "argv": ["say", "hello"], "id": "same"}
             assert (await call(first, "exec", both))["vms"] == ["a.1", "b.1"]

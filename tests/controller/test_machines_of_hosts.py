@@ -159,7 +159,7 @@ async def test_those_that_are_off_are_listed(
             return capsys.readouterr().out
 
         (line,) = [line.split() for line in (await ls()).splitlines() if "b.1" in line]
-        assert line[:5] == ["b.1", "saved", platform.node(), "base", "2"]
+        assert line[:5] == ["b.1", "saved", "b", "base", "2"]
         tables = json.loads(await ls("--json"))["vms"]
         assert [(one["id"], one["state"]) for one in tables] == [
             ("b.1", "saved"), ("b.2", "aborted"),

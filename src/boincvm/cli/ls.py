@@ -19,7 +19,9 @@ examples:
   boincvm ls --quiet site=cern         only their ids
 
 CPU is in processors (1.00 keeps one busy), MEMORY what the guest was given, ON HOST what the host
-has given for it (the guest's and the hypervisor's own), UP how long ago it was started.
+has given for it (the guest's and the hypervisor's own), UP how long ago it was started. HOST is the
+name by which a host was invited, as create --host takes it, or else the host's own name, by which
+the label host selects its machines.
 """
 _HEADER = (
     *("ID", "STATE", "HOST", "IMAGE", "CPUS", "CPU", "MEMORY", "ON HOST"),
@@ -101,7 +103,7 @@ def _row(vm: "Table", now: float) -> tuple[str, ...]:
     return (
         str(vm["id"]),
         str(vm["state_label"]),
-        str(vm["host"] or "-"),
+        str(vm.get("invited_as") or vm["host"] or "-"),
         str(vm["image"] or "-"),
         str(vm["cpus"] or "-"),
         f"{cpu:.2f}" if isinstance(cpu, int | float) else "-",

@@ -94,7 +94,13 @@ class Controller:
         self.autostart = Autostart(
             self.machines, self.machine_operations, self.events, directory / "boot"
         )
-        self.overview = Overview(self.machines, self.hub, self.machine_operations, platform.node())
+        self.overview = Overview(
+            self.machines,
+            self.hub,
+            self.machine_operations,
+            platform.node(),
+            self.hosts.invited_as,
+        )
         self.guest_finder = GuestFinder(
             self.machines, self.hub, self.machine_operations, self.overview.state
         )

@@ -1,7 +1,7 @@
 """Describe machines and guests to clients, and keep the history of their load."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import time
 from typing import NamedTuple
 
@@ -39,13 +39,22 @@ class Overview:
     """The descriptions of machines and guests; `take_report` updates them."""
 
     def __init__(
-        self, machines: Machines, hub: Hub, operations: MachineOperations, host: str
+        self,
+        machines: Machines,
+        hub: Hub,
+        operations: MachineOperations,
+        host: str,
+        invited_as: Callable[[str], str | None] = lambda _: None,
     ) -> None:
-        """Describe the machines and guests of `machines` and `hub`; `host` is this host's name."""
+        """Describe the machines and guests of `machines` and `hub`; `host` is this host's name.
+
+        `invited_as` returns by which name the host of a machine or guest was invited, if it was.
+        """
         self._machines = machines
         self._hub = hub
         self._operations = operations
         self._host = host
+        self._invited_as = invited_as
         self._reports: dict[str, Report] = {}
         self._samples: dict[str, deque[Sample]] = {}
 
@@ -95,6 +104,7 @@ class Overview:
             "id": vm,
             "name": guest.name if guest else vm,
             "host": guest.host if guest else self._host,
+            "invited_as": None if machine else self._invited_as(vm),
             "labels": dict(guest.labels) if guest else dict(labels),
             "capabilities": [*sorted(guest.capabilities)] if guest else [],
             "presence": _PRESENCE[presence],

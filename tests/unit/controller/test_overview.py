@@ -21,7 +21,7 @@ from boincvm.errors import UsageError
 from support.controller.quiet_bus import QuietBus
 
 FIELDS = {
-    *("id", "name", "host", "labels", "capabilities", "presence", "is_local", "state", "why"),
+    *("id", "name", "host", "invited_as", "labels", "capabilities", "presence", "is_local", "state", "why"),
     *("state_label", "autostart"),
     *("image", "memory", "cpus", "disk", "network", "display", "cpu", "memory_used", "progress"),
     *("started_at", "commands", "operations"),
@@ -87,6 +87,7 @@ def test_a_machine_that_is_off(world: World) -> None:
         "id": "a",
         "name": "a",
         "host": "our-host",
+        "invited_as": None,
         "labels": {"site": "cern"},
         "commands": 0,
         "operations": ["remove", "start"],

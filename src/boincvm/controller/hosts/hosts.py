@@ -74,9 +74,13 @@ class Hosts:
 
     def invited(self, machine_id: str) -> str | None:
         """Return the name of the invited host to which a machine with that id would belong."""
-        invitations = self._side.invitations
-        host = None if invitations is None else invitations.host_of(machine_id)
+        host = self.invited_as(machine_id)
         return None if host == machine_id else host
+
+    def invited_as(self, guest_id: str) -> str | None:
+        """Return the name of the invited host to which a guest or machine with that id belongs."""
+        invitations = self._side.invitations
+        return None if invitations is None else invitations.host_of(guest_id)
 
     def check_is_free(self, machine_id: str) -> None:
         """Raises UsageError if a guest of another host has that id."""

@@ -75,7 +75,9 @@ function row(vm) {
     progress.append(bar);
   }
   const cpu = vm.cpu === null ? "–" : `${Math.round(vm.cpu * 100)} %`;
-  line.append(name, state, element("td", cpu, "number"), element("td", size(vm.memory), "number"), element("td", size(vm.memory_used), "number"), progress, element("td", vm.host), quickAction(vm));
+  const host = element("td", vm.invited_as || vm.host);
+  host.title = vm.host;
+  line.append(name, state, element("td", cpu, "number"), element("td", size(vm.memory), "number"), element("td", size(vm.memory_used), "number"), progress, host, quickAction(vm));
   return line;
 }
 
