@@ -4,11 +4,12 @@ import argparse
 import shlex
 from pathlib import Path
 
+from boincvm.cli.controller_options import waiting
 from boincvm.cli.output import print_json
 from boincvm.cli.parser import add_verb
 from boincvm.errors import HostError, InputFileError, TaskFailedError, UsageError
 from boincvm.exit_codes import ExitCode
-from boincvm.standard_error import write_line
+from boincvm.standard_error import is_terminal, write_line
 
 _TRY = """\
 Run one task of an app version under the BOINC client that is installed here, to its end. The
@@ -58,14 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
     for name in arguments.output:
         if name in ("", ".", "..") or "/" in name:
             raise UsageError(f"found the output {name[:80]!r}, expected a name without a slash")
-    with terminable():  # the client would run on
+    # The client would run on after a signal.
+    with terminable(), waiting("running the task under the BOINC client"):
         ended = run_trial(
             version,
             inputs=inputs,
             outputs=arguments.output,
             command_line=shlex.join(arguments.command or ()),
             destination=Path(),
-            show=write_line,
+            show=_show,
         )
     if ended.stderr:
         write_line(ended.stderr)
@@ -90,6 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("the task has succeeded")
     return ExitCode.SUCCESS
+
+
+def _show(line: str) -> None:
+    """Show a line of the client's, in place of the one that tells how long it has run so far."""
+    write_line(f"\r\x1b[K{line}" if is_terminal() else line)
 
 
 def _input(text: str) -> tuple[str, Path]:

@@ -5,15 +5,19 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from boincvm import standard_error
 from boincvm.errors import BoincvmError
 from boincvm.exit_codes import ExitCode
+from boincvm.host.signals import TERMINATION_SIGNALS, block_signals
 
 if TYPE_CHECKING:
     from boincvm.client.client import Client, Table
 
+_PERIOD = 1.0
+"""Seconds after which a line that shows for how long one has waited is drawn again."""
 SELECTOR_HELP = "an id, a pattern like 'web.*', labels like 'site=cern,cpus>=2', or all"
 # Functions of the completion scripts (completion.py); in bash, "_dir" and "_file" have a meaning.
 MACHINES = "_boincvm_machines"
@@ -98,24 +102,52 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], *, nothing:
 def waiting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show what is being waited for during the block, if standard error is a terminal.
 
-    Yields a function that takes how much is done, and of how much.
+    It also shows for how long, again each second. Yields a function that takes how much is done,
+    and of how much.
     """
-    shown = ""
-
-    def show(line: str) -> None:
-        nonlocal shown
-        if line != shown:
-            shown = line
-            standard_error.show(f"\r{line}")
-
     if not standard_error.is_terminal():
         yield lambda _done, _size: None
         return
-    show(f"boincvm: {what} …")
+    line = _WaitingLine(what)
+    over = threading.Event()
+    clock = threading.Thread(target=line.tick_until, args=(over,), daemon=True)
+    line.draw()
+    clock.start()
     try:
-        yield lambda done, size: show(f"boincvm: {what} … {100 * done // max(size, 1)} %")
+        yield line.take
     finally:
+        over.set()
+        clock.join()
         standard_error.show("\r\x1b[K")
+
+
+class _WaitingLine:
+    """What a person sees of a wait."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._begin = monotonic()
+        self._done = ""
+        self._shown = ""
+        self._drawing = threading.Lock()
+
+    def take(self, done: int, size: int) -> None:
+        """Note that `done` of `size` is done."""
+        self._done = f" {100 * done // max(size, 1)} %"
+        self.draw()
+
+    def draw(self) -> None:
+        with self._drawing:
+            seconds = int(monotonic() - self._begin)
+            line = f"boincvm: {self._what} …{self._done}" + (f" {seconds} s" if seconds else "")
+            if line != self._shown:
+                standard_error.show(f"\r{line}")
+                self._shown = line
+
+    def tick_until(self, over: threading.Event) -> None:
+        block_signals(TERMINATION_SIGNALS)  # one that the main thread holds back must not come here
+        while not over.wait(_PERIOD):
+            self.draw()
 
 
 def known_code(code: int) -> ExitCode:

@@ -81,20 +81,21 @@ def run(arguments: argparse.Namespace) -> int:
         first = f"{arguments.host}.{first}"
 
     def create(name: str) -> "Table":
-        return client.call(
-            "create",
-            name=name,
-            image=arguments.image,
-            memory=arguments.memory,
-            cpus=arguments.cpus,
-            disk=arguments.disk,
-            network=arguments.network,
-            display=arguments.display,
-            labels=labels,
-            autostart=arguments.autostart,
-            first_boot=first_boot,
-            host=arguments.host,
-        )
+        with controller_options.waiting(f"creating {name}"):
+            return client.call(
+                "create",
+                name=name,
+                image=arguments.image,
+                memory=arguments.memory,
+                cpus=arguments.cpus,
+                disk=arguments.disk,
+                network=arguments.network,
+                display=arguments.display,
+                labels=labels,
+                autostart=arguments.autostart,
+                first_boot=first_boot,
+                host=arguments.host,
+            )
 
     if arguments.count is not None:
         names = [f"{first}.{number}" for number in range(1, arguments.count + 1)]

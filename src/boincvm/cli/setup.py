@@ -4,6 +4,7 @@ import argparse
 import subprocess
 
 from boincvm.cli import checks
+from boincvm.cli.controller_options import waiting
 from boincvm.cli.output import print_json
 from boincvm.errors import HostError, UsageError
 from boincvm.exit_codes import ExitCode
@@ -76,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _working(driver: str | None) -> Ranked | None:
     """Return that driver if it works here, or the best one if none is named."""
-    verdicts, _ = checks.verdicts()
+    with waiting("examining this host"):
+        verdicts, _ = checks.verdicts()
     ranked = rank(verdicts, Needs())
     if driver is None:
         return best(ranked)

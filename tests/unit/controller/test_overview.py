@@ -21,8 +21,8 @@ from boincvm.errors import UsageError
 from support.controller.quiet_bus import QuietBus
 
 FIELDS = {
-    *("id", "name", "host", "invited_as", "labels", "capabilities", "presence", "is_local", "state", "why"),
-    *("state_label", "autostart"),
+    *("id", "name", "host", "invited_as", "labels", "capabilities", "presence", "is_local"),
+    *("state", "why", "state_label", "autostart"),
     *("image", "memory", "cpus", "disk", "network", "display", "cpu", "memory_used", "progress"),
     *("started_at", "commands", "operations"),
 }
