@@ -50,8 +50,15 @@ import sys
 root = sys.argv.pop(1)
 sys.path[:0] = [root + end for end in ("\\\\src", "\\\\guest", "\\\\tests", "")]
 import pytest
-sys.exit(pytest.main(sys.argv[1:]))
+class Profile:
+    def pytest_configure(self):
+        from hypothesis import settings
+        settings.register_profile("boincvm", deadline=None)
+        settings.load_profile("boincvm")
+sys.exit(pytest.main(sys.argv[1:], plugins=[Profile()]))
 """
+"""The profile is that of tests/conftest.py, which is not read: how long an example takes says
+something of the host alone."""
 
 
 class WindowsPython:
