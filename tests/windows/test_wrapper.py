@@ -23,11 +23,15 @@ for number in itertools.count():
 """
 FAMILY = f"""
 import os, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", {COUNT!r}], stdout=sys.stdout)
+counts = [sys.executable, "-c", "input()\\n" + {COUNT!r}]
+child = subprocess.Popen(counts, stdin=subprocess.PIPE, stdout=sys.stdout)
 with open("family", "w") as file:
     print(os.getpid(), child.pid, file=file)
+child.stdin.write(b"\\n")
+child.stdin.flush()
 child.wait()
 """
+"""The child counts once its id can be read."""
 
 
 class HostSlot(Slot):
