@@ -3,7 +3,8 @@
 BOINC's library checks every 10 s whether the client's process exists. Only if it does not know the
 process does it rely on heartbeats: 30 s without one. While the process exists it ignores missing
 heartbeats, since a client can be held up for long. (api/boinc_api.cpp, client_dead.) Here the
-kernel reports the end immediately, if it can.
+kernel reports the end immediately, if it can. So can we: after a pause in which this process could
+not run, a heartbeat may lie unread in the shared memory, and counts if it is read a moment later.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from boincvm.host.processes import ProcessWatch, process_exists, watch_process
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without a heartbeat after which a client of unknown process counts as gone."""
+_LAST_LOOK = 1.0
+"""Seconds in which a heartbeat may still be found then; a client sends one a second."""
 _CHECK_PERIOD = 10.0
 """Seconds between checks if the kernel cannot report a process's end."""
 
@@ -25,6 +28,7 @@ class ClientLiveness:
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._last_heartbeat = self._loop.time()
+        self._is_last_look = False
         self._timer: asyncio.TimerHandle | None = None
         self._watch: ProcessWatch | None = None
         if not pid:
@@ -35,6 +39,7 @@ class ClientLiveness:
     def heartbeat(self) -> None:
         """Note that the client has sent a heartbeat."""
         self._last_heartbeat = self._loop.time()
+        self._is_last_look = False
 
     def _watch_process(self) -> bool:
         """Watch the process; return False if the kernel cannot report its end."""
@@ -53,10 +58,12 @@ class ClientLiveness:
 
     def _check_heartbeat(self) -> None:
         left = self._last_heartbeat + HEARTBEAT_LIMIT - self._loop.time()
-        if left <= 0:
+        if left <= 0 and self._is_last_look:
             self._end()
-        else:
-            self._timer = self._loop.call_later(left, self._check_heartbeat)
+            return
+        self._is_last_look = left <= 0
+        delay = _LAST_LOOK if self._is_last_look else left
+        self._timer = self._loop.call_later(delay, self._check_heartbeat)
 
     def _end(self) -> None:
         self.close()

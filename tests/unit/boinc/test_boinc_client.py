@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -198,6 +199,44 @@ async def test_a_client_without_a_known_process_goes_silent(
         fake.heartbeats = False
         assert await next_event(client) is Event.CLIENT_GONE
         client.close()
+
+
+class Clock:
+    """Stands for the event loop of a process that may be kept from running."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._timers: list[tuple[float, Callable[[], object]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> Mock:
+        self._timers.append((self.now + delay, call))
+        return Mock()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass in which this process does not run, and then run what is due."""
+        self.now += seconds
+        due = [call for at, call in self._timers if at <= self.now]
+        self._timers = [timer for timer in self._timers if timer[0] > self.now]
+        for call in due:
+            call()
+
+
+def test_a_heartbeat_counts_that_could_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client sent it while this process was stopped, or waited for a processor."""
+    clock, gone = Clock(), Mock()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
+    liveness = client_liveness.ClientLiveness(0, gone)
+    clock.advance(1000.0)
+    liveness.heartbeat()
+    for _ in range(29):
+        clock.advance(1.0)
+    gone.assert_not_called()
+    for _ in range(3):
+        clock.advance(1.0)
+    gone.assert_called_once_with()
 
 
 async def test_a_client_that_is_there_may_be_silent(
