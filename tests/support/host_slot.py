@@ -116,13 +116,27 @@ class HostSlot(Slot):
 
         A process that waits for a stopped child to exec (vfork(2): D) counts as stopped.
         """
-        states = [state(pid) for pid in self.of_tasks()]
-        return "T" in states and not {"R", "S"} & set(states)
+        states = {pid: state(pid) for pid in self.of_tasks()}
+        waits = [pid for pid, its in states.items() if its == "D"]
+        return (
+            "T" in states.values()
+            and not {"R", "S"} & set(states.values())
+            and all("T" in map(state, children(pid)) for pid in waits)
+        )
 
     async def suspend(self) -> None:
-        """Suspend the task and wait until all of it stands still."""
+        """Suspend the task and wait until all of it stands still.
+
+        It is looked at twice: a process that was just waiting for the disk (D) may go on.
+        """
         self.send(Control.SUSPEND)
-        await self.holds(self.stands_still)
+        looks: list[bool] = []
+
+        def stays() -> bool:
+            looks.append(self.stands_still())
+            return looks[-2:] == [True, True]
+
+        await self.holds(stays)
 
     def pid_in(self, name: str) -> int:
         """Return the process id that a program has written to a file of the slot."""

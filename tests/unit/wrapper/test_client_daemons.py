@@ -40,7 +40,9 @@ async def test_daemons_end_with_a_task_that_fails(slot: HostSlot) -> None:
     slot.job(
         task(f"{until('up')}; exit 3"), *[task("trap '' TERM; echo > up; sleep 1000", DAEMON)] * 3
     )
-    end = await slot.run(limit=2 * SHORT_GRACE + 2)
+    await slot.begin()
+    await slot.holds(lambda: (slot.path / "up").exists())
+    end = await slot.wait(2 * SHORT_GRACE + 2)
     assert (end.kind, end.status) == (EndKind.FAILED, 195)
     assert end.text == "/bin/sh ended with exit code 3"
 
