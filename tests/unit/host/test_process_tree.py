@@ -30,8 +30,8 @@ def root(body: str) -> Iterator[int]:
     )
     with process:
         assert process.stdout is not None
-        process.stdout.readline()
         try:
+            process.stdout.readline()
             yield process.pid
         finally:
             os.killpg(process.pid, signal.SIGKILL)
@@ -89,23 +89,33 @@ def test_what_has_gone_is_no_fault() -> None:
     assert stop_round(process.pid, signal.SIGSTOP, set())
 
 
-def test_the_time_of_what_ended_counts_and_is_right() -> None:
+def test_the_time_of_what_ended_counts_and_is_right(tmp_path: Path) -> None:
     burn = "import time\nwhile time.process_time() < 0.5: pass"
-    body = f"subprocess.run([sys.executable, '-c', {burn!r}])"
-    with root(body.replace("{", "{{").replace("}", "}}")) as pid:
+    ended = tmp_path / "ended"
+    body = (
+        f"subprocess.run([sys.executable, '-c', {burn!r}]);"
+        f" open({str(ended)!r}, 'w').write(str(sum(os.times()[2:4])))"
+    )
+    with root(body) as pid:
         seconds, resident = usage(pid)
-        assert 0.45 < seconds < 0.9
+        assert seconds == pytest.approx(float(ended.read_text()), abs=0.001)
+        assert seconds > 0.45
         assert resident == 0
 
 
 def test_a_look_is_cheap() -> None:
     body = "[subprocess.Popen(['sleep', '100']) for _ in range(5)]"
     with root(body) as pid:
-        before = time.process_time()
-        for _ in range(100):
-            usage(pid)
-        # 0.2 ms as measured: two looks a second are 0.04 % of a core.
-        assert (time.process_time() - before) / 100 < 0.005
+        # 0.2 ms as measured: two looks a second are 0.04 % of a core. The best of some rounds
+        # counts: a host that is itself a virtual machine may be held up in one, and not know it.
+        assert min(seconds_of_a_look(pid) for _ in range(5)) < 0.005
+
+
+def seconds_of_a_look(pid: int) -> float:
+    before = time.process_time()
+    for _ in range(20):
+        usage(pid)
+    return (time.process_time() - before) / 20
 
 
 def test_stop_and_go_on() -> None:
