@@ -172,7 +172,9 @@ def test_it_is_the_same_each_time(
 ) -> None:
     inputs = cache_directory() / "bundle/inputs"
     home = tmp_path / "home"
-    shutil.copytree(inputs, home / "cache/bundle/inputs", copy_function=os.link)
+    (home / "cache/bundle/inputs").mkdir(parents=True)
+    for path in inputs.glob("[0-9a-f]" * 64):  # what else is there, another process just fetches
+        os.link(path, home / "cache/bundle/inputs" / path.name)
     home.chmod(0o700)
     monkeypatch.setenv("BOINCVM_HOME", str(home))
     again = build.build_folder(LINUX, PAGES, None, Progress(None))

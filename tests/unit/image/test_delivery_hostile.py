@@ -602,21 +602,21 @@ def test_two_downloads_of_one_image(server, store, trust):
         return False
 
     server.faults["tar.gz"] = answer
-    done: list[str] = []
+    ways: dict[str, str] = {}
 
-    def download(progress: object = None) -> None:
-        done.append(fetch_image(server.url, "sci", store, trust=trust, progress=progress).way)
+    def download(who: str, progress: object = None) -> None:
+        ways[who] = fetch_image(server.url, "sci", store, trust=trust, progress=progress).way
 
     class Waiting(fetch.Progress):
         def note(self, text: str) -> None:
             waits.set()
 
-    threads = [threading.Thread(target=download)]
+    threads = [threading.Thread(target=download, args=["first"])]
     threads[0].start()
     assert asked.wait(60)
-    threads.append(threading.Thread(target=download, args=[Waiting(None)]))
+    threads.append(threading.Thread(target=download, args=["second", Waiting(None)]))
     threads[1].start()
     for thread in threads:
         thread.join(60)
-    assert done == ["whole", "present"]
+    assert ways == {"first": "whole", "second": "present"}
     assert sum("tar.gz" in name for name in server.names()) == 1

@@ -252,11 +252,14 @@ def test_an_interrupted_build_ends_its_programs(tmp_path):
     processes = tmp_path / "processes"
     os.mkfifo(processes)
     handles: list[int] = []
+    main = threading.main_thread()
 
     def interrupt() -> None:
         handles.extend(os.pidfd_open(int(word)) for word in processes.read_text().split())
+        # A signal just before it waits for the programs would not end that wait.
+        until(lambda: "poll" in Path(f"/proc/self/task/{main.native_id}/wchan").read_text())
         # Not to any thread of the process: the main one may hold it back just now.
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        signal.pthread_kill(main.ident, signal.SIGTERM)
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
