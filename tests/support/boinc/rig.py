@@ -317,8 +317,10 @@ class Rig:
 
     def stderr(self) -> str:
         """Return the task's standard error so far."""
-        file = self.slot() / "stderr.txt"
-        return file.read_text(errors="replace") if file.exists() else ""
+        try:
+            return (self.slot() / "stderr.txt").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""  # there is none yet, or the client has removed what the task left
 
     def fractions(self, first_line: int = 0) -> list[float]:
         """Return the progress that the task has reported, from that line of `log` on."""
