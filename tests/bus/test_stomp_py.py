@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 import stomp
 
-from boincvm.bus.broker import BrokerLimits
 from boincvm.bus.client import Address
 from support.bus.embedded import LIMIT, PASSCODE, broker
 
@@ -39,7 +38,7 @@ class Listener(stomp.ConnectionListener):  # type: ignore[misc]
 
 @pytest_asyncio.fixture
 async def address() -> AsyncIterator[Address]:
-    async with broker(BrokerLimits(heart_beat=500)) as (_, address):
+    async with broker() as (_, address):
         yield address
 
 
@@ -50,7 +49,7 @@ async def test_topics_queues_and_transactions(address: Address, version: str) ->
 
 def connect(address: Address, version: str, passcode: str = PASSCODE) -> tuple[Any, Listener]:
     places = [(address.host, address.port)]
-    options = {} if version == "1.0" else {"heartbeats": (500, 500)}
+    options = {} if version == "1.0" else {"heartbeats": (10_000, 10_000)}
     connection = KINDS[version](places, reconnect_attempts_max=1, **options)
     listener = Listener()
     connection.set_listener("test", listener)

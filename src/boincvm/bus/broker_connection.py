@@ -21,6 +21,8 @@ _OURS = frozenset(
      "message-id", "ack")
 )  # fmt: skip
 """Headers of a SEND that are not forwarded as the sender wrote them."""
+_AT_ONCE = 64
+"""Frames of a peer whose rate is limited that are handled before others have their turn."""
 
 Subscription = TopicSubscription | QueueSubscription
 
@@ -158,11 +160,19 @@ class BrokerConnection(asyncio.Protocol):
     # From the peer.
 
     def _handle_backlog(self) -> None:
-        """Handle as many frames as the account may send now, then pause reading."""
+        """Handle as many frames as the account may send now, then pause reading.
+
+        A host that is slower than the account may send does so in turn with everything else.
+        """
+        is_limited = self._account is not None and self._account.frames is not None
         handled = 0
         for frame in self._backlog:
+            if is_limited and handled == _AT_ONCE:
+                self._read_later(0.0)
+                break
             wait = self._must_wait()
             if wait > 0:
+                self.broker.counts["slowed down"] += 1
                 self._read_later(wait)
                 break
             handled += 1
@@ -189,7 +199,6 @@ class BrokerConnection(asyncio.Protocol):
 
     def _read_later(self, wait: float) -> None:
         if self._transport is not None and self._read_timer is None:
-            self.broker.counts["slowed down"] += 1
             self._transport.pause_reading()
             loop = asyncio.get_running_loop()
             self._read_timer = loop.call_later(wait, self._read_on)

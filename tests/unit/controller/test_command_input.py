@@ -221,7 +221,8 @@ async def test_a_controller_that_makes_no_sense(offset: object, data: bytes) -> 
         assert made.programs[0].untaken == untaken
 
 
-async def test_progress() -> None:
+async def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest_command, "PROGRESS_EVERY", 3600.0)
     async with net() as made:
         command = made.table.submit(made.guests.values(), DEAF)
         await made.run_until_idle()
@@ -231,7 +232,7 @@ async def test_progress() -> None:
         made.programs[0]._listener.status_channel(0.5, 20)
         made.programs[0]._listener.status_channel(None, 20)
         await made.run_until_idle()
-        assert command.answers["g1"].progress == 0.25  # once a second
+        assert command.answers["g1"].progress == 0.25  # once in PROGRESS_EVERY seconds
         made.programs[0].signal(15)
         await command.finished()
         assert command.answers["g1"].progress == 0.5

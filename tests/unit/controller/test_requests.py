@@ -25,6 +25,13 @@ from boincvm.node.responder import Responder
 from support.controller.lossy_asks import ask_net, run_loop
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be sent because time passes, but in the tests that are about that."""
+    monkeypatch.setattr(requests, "FIRST_WAIT", 3600.0)
+    monkeypatch.setattr(responder, "TAKEN_AFTER", 3600.0)
+
+
 class Verbs:
     """Operations of a guest.
 

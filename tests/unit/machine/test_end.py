@@ -80,10 +80,13 @@ def spec(directory: Path) -> MachineSpec:
     return MachineSpec(directory, nowhere, nowhere, nowhere, memory=1 << 28, cpus=1)
 
 
+USUAL = Limits(boot=20.0, silence=20.0, stop=20.0)
+"""Longer than any test takes."""
+
+
 @pytest.fixture
 async def machine(tmp_path: Path) -> AsyncIterator[ManagedMachine]:
-    settings = Settings(Limits(boot=5.0, silence=0.3, stop=0.1))
-    async with opened(FakeDriver(), spec(tmp_path), [Boot()], settings) as machine:
+    async with opened(FakeDriver(), spec(tmp_path), [Boot()], Settings(USUAL)) as machine:
         yield machine
 
 
@@ -135,8 +138,10 @@ async def test_one_that_ended_while_it_was_saved_is_not_up(machine: ManagedMachi
     assert (await end_of(machine)).cause is EndCause.KILLED
 
 
-async def test_a_guest_that_falls_silent(machine: ManagedMachine) -> None:
-    end = await end_of(machine)  # the fake guest's heart does not beat
+async def test_a_guest_that_falls_silent(tmp_path: Path) -> None:
+    settings = Settings(USUAL._replace(silence=0.3))
+    async with opened(FakeDriver(), spec(tmp_path), [Boot()], settings) as machine:
+        end = await end_of(machine)  # the fake guest's heart does not beat
     assert end.cause is EndCause.HUNG
     assert "0.3 s" in end.detail
 
@@ -210,14 +215,16 @@ async def test_the_limit_of_the_start(tmp_path: Path) -> None:
     await machine.close()
 
 
-async def test_the_limit_of_falling_quiet(machine: ManagedMachine) -> None:
+async def test_the_limit_of_falling_quiet(tmp_path: Path) -> None:
     """A guest that does not become quiet cannot be saved, and keeps running."""
-    guest = fake(machine).guest
-    follow = guest._handle
-    guest._handle = lambda word, call, frame: (  # type: ignore[method-assign]
-        None if word == "quiesce" else follow(word, call, frame)
-    )
-    with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.1 s"):
-        await machine.save(1, lambda: None, last=False)
-    assert machine.is_answering
-    assert machine.session.end is None
+    settings = Settings(USUAL._replace(stop=0.1))
+    async with opened(FakeDriver(), spec(tmp_path), [Boot()], settings) as machine:
+        guest = fake(machine).guest
+        follow = guest._handle
+        guest._handle = lambda word, call, frame: (  # type: ignore[method-assign]
+            None if word == "quiesce" else follow(word, call, frame)
+        )
+        with pytest.raises(GuestHungError, match=r"did not become quiet within 0\.1 s"):
+            await machine.save(1, lambda: None, last=False)
+        assert machine.is_answering
+        assert machine.session.end is None
