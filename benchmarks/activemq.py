@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 
-from benchmarks.rabbitmq import LOGIN, PASSCODE
+from benchmarks.rabbitmq import LOGIN, PASSCODE, reader_of
 
 START_LIMIT = 90.0
 LIBRARIES = Path("/usr/share/activemq/lib")
@@ -103,14 +103,18 @@ def activemq(
     )
     alarm = Timer(START_LIMIT, server.kill)
     alarm.start()
+    reader = reader_of(server)
     try:
         found = _port(server)
         alarm.cancel()
+        reader.start()
         yield found, server.pid
     finally:
         alarm.cancel()
         server.kill()
         server.wait(START_LIMIT)
+        if reader.is_alive():
+            reader.join(START_LIMIT)
         if server.stdout is not None:
             server.stdout.close()
 

@@ -3,10 +3,11 @@
 import os
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 
 from benchmarks.free_ports import free_ports
 
@@ -67,6 +68,7 @@ def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[
     )
     alarm = Timer(START_LIMIT, lambda: os.killpg(server.pid, signal.SIGKILL))
     alarm.start()
+    reader = reader_of(server)
     try:
         assert server.stdout is not None
         output = ""
@@ -77,16 +79,24 @@ def rabbitmq(directory: Path, tls: tuple[Path, Path] | None = None) -> Iterator[
         else:
             raise RuntimeError(f"RabbitMQ did not start: {output[-2000:]}")
         alarm.cancel()
+        reader.start()
         yield port, _erlang(server.pid)
     finally:
         alarm.cancel()
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait(START_LIMIT)
+        if reader.is_alive():
+            reader.join(START_LIMIT)
         if server.stdout is not None:
             server.stdout.close()
         names.kill()
         names.wait(START_LIMIT)
+
+
+def reader_of(server: subprocess.Popen[str]) -> Thread:
+    """Return a thread that drops what a server prints, which stands still while a pipe is full."""
+    return Thread(target=deque, args=(server.stdout, 0), daemon=True)
 
 
 def _erlang(group: int) -> int:

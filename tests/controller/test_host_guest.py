@@ -19,12 +19,13 @@ from boincvm.guestlink.terminal.protocol import Size, shell_argv
 from boincvm.host.process_tree import descendants
 from support.bus.brokers import running_broker
 from support.certificates import Authority
+from support.held_port import held_port
 from support.odd_start import STATE, ProcessState, clean, state
 
 pytestmark = pytest.mark.timeout(240)
 BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
 ROOT = ("--allow-root",) if os.geteuid() == 0 else ()
-STAYS = "(setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.01; done' &); sleep 99"
+STAYS = "(setsid sh -c 'trap \"\" TERM; echo; while :; do sleep 0.01; done' &); echo; sleep 99"
 
 
 class Process:
@@ -91,7 +92,8 @@ class Bench(NamedTuple):
         words = ("exec", vm, "--", "sh", "-c", STAYS)
         running = Process(self.directory / "here", *words, reads="stdout")
         try:
-            running.until("\n")
+            for _ in range(2):  # then the shell between the two has ended
+                running.until("\n")
             yield
         finally:
             running.close()
@@ -135,8 +137,11 @@ def invited(tmp_path: Path) -> Iterator[Bench]:
     authority = Authority(tmp_path, "authority")
     pair = authority.sign("bus")
     safe = ("--bus-certificate", pair.certificate, "--bus-key", pair.key)
-    with controller(tmp_path, "--bus", "127.0.0.1:0", *safe) as (running, events):
-        port = running.until("guests reach the bus").split()[-1]
+    with (
+        held_port() as port,
+        controller(tmp_path, "--bus", f"127.0.0.1:{port}", *safe) as (running, events),
+    ):
+        running.until("guests reach the bus")
         reported = run_boincvm(tmp_path, "invite", "lab")
         assert "boincvm guest" in reported.stderr
         (tmp_path / "passcode").write_text(reported.stdout)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import platform
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from support.certificates import Authority
 from support.controller.faces import Faces, FakeGuest, bounded
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 from support.controller.invited import LOOPBACK, invite, logged_in
+from support.held_port import held_port
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -42,6 +43,12 @@ async def guest(location: BrokerAddress, name: str, directory: Path) -> AsyncIte
         stack.push_async_callback(there.close)
         stack.callback(made.end_programs)
         yield made
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as held:
+        yield held
 
 
 async def until_known(controller: Controller, *names: str) -> None:
@@ -163,11 +170,11 @@ async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> 
                 await call(second, "invitations", {})
 
 
-async def test_both_controllers_are_started_anew(tmp_path: Path) -> None:
+async def test_both_controllers_are_started_anew(tmp_path: Path, port: int) -> None:
     """Only a digest is stored."""
-    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
+    listen = Listen("127.0.0.1", port)
+    async with run_controller(tmp_path / "a", listen=listen) as first:
         location = await invite(first)
-        listen = Listen(location.host, location.port)
     stored = tmp_path / "a/invitations.json"
     assert location.passcode not in stored.read_text()
     assert stat.S_IMODE(stored.stat().st_mode) == 0o600

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Self
 
 from boincvm.bus.access import Account, Accounts, digest_of_passcode
 from boincvm.bus.broker import Broker, BrokerLimits
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.stomp import Frame, Parser, encode
+from support.held_port import held_port
 from support.raw_connection import LIMIT, RawConnection
 
 PASSCODE = "right"
@@ -34,12 +35,14 @@ def accounts() -> Accounts:
 async def broker(
     limits: BrokerLimits | None = None, port: int = 0, known: Accounts | None = None
 ) -> AsyncIterator[tuple[Broker, Address]]:
+    """Run a broker, within the block or until it is closed; another one can have its port then."""
     running = Broker(known or accounts(), limits)
-    host, port = await running.listen_tcp("127.0.0.1", port)
-    try:
-        yield running, Address(host=host, port=port)
-    finally:
-        await running.close()
+    with nullcontext(port) if port else held_port() as ours:
+        host, ours = await running.listen_tcp("127.0.0.1", ours)
+        try:
+            yield running, Address(host=host, port=ours)
+        finally:
+            await running.close()
 
 
 @asynccontextmanager

@@ -206,14 +206,18 @@ async def test_an_end_that_takes_its_time(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_transfers_that_nobody_asks_for_are_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_files, "IDLE", 1.0)
+    monkeypatch.setattr(guest_files, "IDLE", 10.0)
     monkeypatch.setattr(guest_files, "MOST_TRANSFERS", 2)
+    loop, passed = asyncio.get_running_loop(), 0.0
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + passed)
     async with file_net(tmp_path) as made:
         (made.host.root / "f").write_bytes(DATA)
         for number in range(2):
             await made.files.get("g1", "f", transfer=str(number))
         with pytest.raises(UsageError, match="in transit"):
             await made.files.get("g1", "f", transfer="3")
+        passed = 10.0
         await made.host.until_empty()
         late = await made.files.get("g1", "f", transfer="0")
         assert await whole(late.chunks) == DATA
