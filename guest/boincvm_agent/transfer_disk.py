@@ -13,7 +13,7 @@ import os
 from array import array
 
 SERIAL = b"boincvm-transfer"
-_SECOND_NVME = "/dev/nvme0n2"
+_NVME_NAMESPACE = b"2"  # VirtualBox's disks have no serial numbers
 CHUNK = 1 << 20
 _ALIGNMENT = 4096
 
@@ -85,12 +85,12 @@ def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
 
 def _device() -> str:
     for name in os.listdir("/sys/block"):
+        is_nvme = name.startswith("nvme")
+        attribute, wanted = ("nsid", _NVME_NAMESPACE) if is_nvme else ("serial", SERIAL)
         try:
-            with open(f"/sys/block/{name}/serial", "rb") as file:
-                if file.read().strip() == SERIAL:
+            with open(f"/sys/block/{name}/{attribute}", "rb") as file:
+                if file.read().strip() == wanted:
                     return f"/dev/{name}"
         except FileNotFoundError:
             continue  # a device without a serial number
-    if os.access(_SECOND_NVME, os.F_OK):  # VirtualBox's, whose disks have no such number
-        return _SECOND_NVME
     raise FileNotFoundError("this machine has no transfer disk")

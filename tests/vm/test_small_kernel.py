@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.image.initrd import Entry, cpio
 from boincvm.image.kernels.source import SourceArchive
+from boincvm.image.store import ImageStore
 from support.command_line import BOINCVM
 from support.image_home import boincvm_image, new_home
 from support.published_port import check_published_port
@@ -71,6 +73,52 @@ def test_a_machine_of_virtualbox_boots_it(
     limits = ("--boot-limit", str(BOOT_LIMIT), "--silence-limit", str(BOOT_LIMIT))
     machine = ("--driver", "virtualbox", "--image", "quick", "--memory", "256M")
     check_published_port(*machine, *limits, environment=environment)
+
+
+SWAP = b"""#!/bin/busybox sh
+b=/bin/busybox nvme=/sys/bus/pci/drivers/nvme
+$b mount -t devtmpfs devtmpfs /dev
+$b mount -t sysfs sysfs /sys
+card=$(cd $nvme && echo 0000:*)
+for i in $($b seq 500); do
+    read -r namespace </sys/block/nvme0n1/nsid
+    [ "$namespace" = 1 ] || break
+    echo $card >$nvme/unbind
+    echo $card >$nvme/bind
+done
+$b umount /sys /dev
+exec /init
+"""
+"""Has the kernel look for the namespaces of the NVMe controller until it finds the second first."""
+DISKS = (
+    "cat /sys/block/nvme0n1/nsid; grep -c '^/dev/nvme0n2 / ext4' /proc/mounts;"
+    " PYTHONPATH=/usr/lib/boincvm/agent.pyz python3.11 -S -c"
+    " 'from boincvm_agent import transfer_disk; print(transfer_disk._device())'; poweroff -f"
+)
+
+
+def test_the_disks_are_found_in_any_order(home: dict[str, str], tmp_path: Path) -> None:
+    """As VirtualBox has them: namespaces of one controller, which Linux looks for all at once."""
+    with ImageStore(Path(home["BOINCVM_HOME"]) / "data/images").open("quick") as image:
+        initrd = tmp_path / "initrd"
+        initrd.write_bytes(image.initrd.read_bytes() + cpio([Entry("swap", 0o100755, SWAP)]))
+        (tmp_path / "transfer").write_bytes(bytes(1 << 20))
+        arguments = f'console=ttyS0 quiet loglevel=1 panic=-1 rdinit=/swap boincvm.shell="{DISKS}"'
+        root = f"file={image.root},format=qcow2,snapshot=on,if=none,id=root"
+        transfer = f"file={tmp_path / 'transfer'},format=raw,if=none,id=transfer"
+        done = subprocess.run(
+            ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256M", "-nodefaults",
+             "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", image.kernel,
+             "-initrd", initrd, "-append", arguments, "-drive", root, "-drive", transfer,
+             "-device", "nvme,id=card,serial=1", "-device", "nvme-ns,bus=card,nsid=1,drive=root",
+             "-device", "nvme-ns,bus=card,nsid=2,drive=transfer"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
+        )  # fmt: skip
+    assert done.stdout.split() == ["2", "1", "/dev/nvme0n1"], done.stdout
 
 
 def test_what_it_has_built_in(home: dict[str, str], tmp_path: Path) -> None:
