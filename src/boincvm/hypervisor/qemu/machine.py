@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_GONE_LIMIT = 1.0
-"""Seconds within which a QEMU that has closed its monitor is gone."""
+_GONE_LIMIT = 10.0
+"""Seconds within which a QEMU that has closed its monitor is gone, even on a busy host."""
 
 
 def _ignore(_step: str) -> None:
@@ -286,7 +286,9 @@ class QemuMachine:
         if self._monitor is None or self._monitor.is_gone:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GONE_LIMIT):
-                    return _end_of_process(await process.child.wait(), process)
+                    await process.child.wait()
+            if not process.child.is_running:
+                return _end_of_process(await process.child.wait(), process)
         process.child.kill()
         await process.child.wait()
         return None
