@@ -63,8 +63,8 @@ def report(vmx: Path, *words: str) -> str:
 def list_running() -> str:
     found = []
     for path in sorted(RUNNING.glob("*.vmx")):
-        vmx = Path(path.read_text())
-        with contextlib.suppress(RefusedError):
+        with contextlib.suppress(RefusedError, FileNotFoundError):  # it ends just now
+            vmx = Path(path.read_text())
             connect(vmx).close()
             found.append(str(vmx))
     return "".join(f"{line}\n" for line in (f"Total running VMs: {len(found)}", *found))

@@ -63,7 +63,17 @@ class Qmp:
     def event(self, name: str) -> asyncio.Event:
         return self.events.setdefault(name, asyncio.Event())
 
+    async def happens(self, name: str) -> None:
+        """Wait for the event."""
+        event, end = (asyncio.create_task(one.wait()) for one in (self.event(name), self.ended))
+        await asyncio.wait((event, end), return_when=asyncio.FIRST_COMPLETED)
+        if not event.done():
+            raise RefusedError(f"Unknown error: no {name}: it has ended")
+        end.cancel()
+
     async def execute(self, command: str, **arguments: object) -> Any:
+        if self.ended.is_set():
+            raise RefusedError(f"Unknown error: {command}: it has ended")
         self._writer.write(json.dumps({"execute": command, "arguments": arguments}).encode())
         answer = await self._answers.get()
         if "error" in answer:
@@ -134,6 +144,8 @@ class Machine:
         self.busy = asyncio.Lock()
         self.over = asyncio.Event()
         self.locks: list[Path] = []
+        self.listed: list[Path] = []
+        """What `vmrun` finds while the machine runs."""
         self._console: Relay | None = None
         self._snapshots: list[tuple[str, Path, str]] = []
         self._number, self._node = 0, "disk0"
@@ -243,7 +255,7 @@ class Machine:
         if not state.is_file() or not memory.is_file():
             raise RefusedError("A file was not found")
         await self.monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(memory))}")
-        await self.monitor.event("MIGRATIONcompleted").wait()
+        await self.monitor.happens("MIGRATIONcompleted")
         if self.settings.get("checkpoint.vmState.readOnly") != "TRUE":
             state.unlink()
             memory.unlink()
@@ -255,7 +267,7 @@ class Machine:
         self.monitor.event("MIGRATIONcompleted").clear()
         memory = shlex.quote(str(state.with_suffix(".vmem")))
         await self.monitor.execute("migrate", uri=f"exec:cat >{memory}")
-        await self.monitor.event("MIGRATIONcompleted").wait()
+        await self.monitor.happens("MIGRATIONcompleted")
         state.write_text("devices, of the stand-in for VMware\n")
 
     async def stop(self) -> None:
@@ -311,12 +323,14 @@ class Machine:
         if not self._snapshots or self._snapshots[-1][0] != name:
             raise RefusedError("The snapshot does not exist")
         _, below, node = self._snapshots.pop()
+        for event in ("BLOCK_JOB_READY", "BLOCK_JOB_COMPLETED"):
+            self.storage.event(event).clear()
         await self.storage.execute(
             "block-commit", device=self._node, **{"base-node": node, "job-id": "commit"}
         )
-        await self.storage.event("BLOCK_JOB_READY").wait()
+        await self.storage.happens("BLOCK_JOB_READY")
         await self.storage.execute("block-job-complete", device="commit")
-        await self.storage.event("BLOCK_JOB_COMPLETED").wait()
+        await self.storage.happens("BLOCK_JOB_COMPLETED")
         await self.storage.execute("blockdev-del", **{"node-name": self._node})
         self.disk.unlink()
         for kind in (".vmsn", ".vmem"):
@@ -332,6 +346,9 @@ class Machine:
         self.over.set()
 
     def kill(self) -> None:
+        """End it; it is listed no longer when its processes have gone, or a verb has ended it."""
+        for path in self.listed:
+            path.unlink(missing_ok=True)
         for child in (self._qemu, self._daemon):
             child.kill()
             child.wait()
@@ -383,7 +400,8 @@ async def serve(machine: Machine, name: str) -> None:
         writer.close()
 
     server = await asyncio.start_unix_server(answer, RUNNING / name)
-    (RUNNING / f"{name}.vmx").write_text(str(machine.vmx))
+    machine.listed = [RUNNING / f"{name}.vmx", RUNNING / name]
+    machine.listed[0].write_text(str(machine.vmx))
     print("ready", flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     powered_off = asyncio.create_task(machine.monitor.event("SHUTDOWN").wait())
@@ -393,8 +411,6 @@ async def serve(machine: Machine, name: str) -> None:
     if powered_off.done() and not machine.over.is_set():
         machine.end(0)
     async with machine.busy:
-        for path in (RUNNING / name, RUNNING / f"{name}.vmx"):
-            path.unlink(missing_ok=True)
         machine.kill()
     server.close()
 
