@@ -449,8 +449,15 @@ async def test_a_signal_ends_it(
 
 
 async def test_a_kill_while_it_starts(
-    machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+    machine: MakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """It stops itself before it connects its lines, so that the kill cannot be too late."""
+    stopped = tmp_path / "bin" / "VBoxHeadless"
+    stopped.parent.mkdir()
+    stopped.write_text(f'#!/bin/sh\nkill -STOP $$\nexec {shutil.which("VBoxHeadless")} "$@"\n')
+    stopped.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stopped.parent}{os.pathsep}{os.environ['PATH']}")
+
     class Killer(DeathGuard):
         def __init__(self, process: int, argument: str) -> None:
             os.kill(process, signal.SIGKILL)
