@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -23,7 +24,7 @@ from boincvm.hypervisor.contract import (
     MachineState,
 )
 from boincvm.hypervisor.doctor import Status
-from support.bench import wait_for_end
+from support.bench import open_those_that_run, wait_for_end
 from support.driven import LIMIT, Running, answering, run, runs_linux, shell
 
 pytestmark = pytest.mark.timeout(200)
@@ -166,12 +167,12 @@ async def test_nothing_is_used_while_it_is_paused(
         await busy.until(len("begun\n"))
         for _ in range(5):
             await machine.pause()
-            before = machine.usage()
+            before, begun = machine.usage(), monotonic()
             await asyncio.sleep(PROBE)
-            after = machine.usage()
+            after, took = machine.usage(), monotonic() - begun  # more on a busy host
             assert before is not None
             assert after is not None
-            assert after.cpu_seconds - before.cpu_seconds < PROBE / 4
+            assert after.cpu_seconds - before.cpu_seconds < took / 4
             await machine.resume()
             assert await shell(link, "echo alive") == "alive\n"
 
@@ -221,7 +222,7 @@ async def test_a_machine_that_is_killed(driver: Driver, spec: MachineSpec, made:
         if not machine.process_ids():
             pytest.skip("it has no process of its own")
         killed = machine.process_ids()[0]
-        tree = [os.pidfd_open(pid) for pid in (killed, *descendants(killed))]
+        tree = open_those_that_run((killed, *descendants(killed)))
         os.kill(killed, signal.SIGKILL)
         async with asyncio.timeout(LIMIT):
             assert (await machine.ended()).cause is EndCause.KILLED

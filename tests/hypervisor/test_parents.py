@@ -13,6 +13,7 @@ import pytest
 
 from boincvm.host.process_tree import descendants
 from boincvm.hypervisor.contract import Driver, MachineSpec
+from support.bench import open_those_that_run
 from support.driven import LIMIT
 
 SpecIn = Callable[[str], MachineSpec]
@@ -58,11 +59,10 @@ def test_nothing_runs_on(linux: Driver, spec_in: SpecIn, how: str) -> None:
         assert parent.stdout is not None
         begun, *text = parent.stdout.readline().split()
         assert begun == b"begun"
-        handles = []
         # A daemon's machines do not descend from whoever asked for them.
-        for pid in {*map(int, text), *descendants(parent.pid)}:
-            handles.append(os.pidfd_open(pid))
-            stack.callback(os.close, handles[-1])
+        handles = open_those_that_run({*map(int, text), *descendants(parent.pid)})
+        for handle in handles:
+            stack.callback(os.close, handle)
         assert handles
         parent.send_signal(signal.SIGKILL)
         for handle in handles:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +188,18 @@ def wait_for_end(pidfd: int, limit: float = LIMIT) -> None:
         assert ready, "the process still runs"
     finally:
         os.close(pidfd)
+
+
+def open_those_that_run(pids: Iterable[int]) -> list[int]:
+    """Return descriptors of the processes for `wait_for_end`, but for those that have just ended.
+
+    Below a machine some do, as a guest's programs are processes of User-mode Linux.
+    """
+    opened = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            opened.append(os.pidfd_open(pid))
+    return opened
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> int:

@@ -19,7 +19,7 @@ from boincvm.host.process_tree import command_line, descendants
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import open_driver
 from boincvm.image.store import ImageStore
-from support.bench import Bench, finish, read_line, wait_for_end
+from support.bench import Bench, finish, open_those_that_run, read_line, wait_for_end
 from support.command_line import BOINCVM, boincvm
 from support.driven import answering, shell
 from support.small_disk import needs_namespaces, small_disk
@@ -175,7 +175,7 @@ def test_a_run_that_is_killed_leaves_nothing(bench: Bench) -> None:
     """`bench` checks what is left."""
     process = bench.start("--driver", "uml", "--", "sh", "-c", "echo begun; while :; do :; done")
     assert read_line(process.stdout) == b"begun\n"
-    handles = [os.pidfd_open(pid) for pid in descendants(process.pid)]
+    handles = open_those_that_run(descendants(process.pid))
     assert len(handles) > 2  # the kernel, its helpers, the guest's programs
     process.kill()
     for handle in handles:
