@@ -178,7 +178,9 @@ async def test_what_a_graphics_program_reads(slot: HostSlot) -> None:
     assert slot.left() == {"job.xml", "out", "go", "graphics_status.xml"}
 
 
-SAVES = f"trap '{BURN}; date > saved; exit 3' TERM; echo up; {BURN}; while :; do sleep 0.01; done"
+SOME = BURN.replace("400000", "60000")
+"""More than 0.02 s of computing, and short of the 5 s of an abort on any host."""
+SAVES = f"trap '{SOME}; date > saved; exit 3' TERM; echo up; {SOME}; while :; do sleep 0.01; done"
 """Computes while it runs, and some more when it is asked to end, after which it has saved."""
 AS_AT_A_QUIT = "from boincvm.host import supervised; supervised.ABORT_GRACE = supervised.GRACE"
 """For `HostSlot.patched`: time enough to save on a busy host, too."""
