@@ -109,6 +109,7 @@ async def _run_reported(
     failure: BoincvmError | None = None
     try:
         if items:
+            report.open()
             await run_items(items, results, report)
     except BoincvmError as error:
         failure = error

@@ -65,6 +65,10 @@ class TextReport:
         """Return how many items have not ended."""
         return self._count - self.done - len(self.failures)
 
+    def open(self) -> None:
+        """Show on a terminal from now on how the sweep proceeds: its machines start."""
+        self._draw()
+
     def begin(self, item: Item) -> None:
         self._running.add(item.number)
         self._draw()
@@ -162,7 +166,7 @@ class TextReport:
 
     def _status(self) -> str:
         what = f"{len(self._running)} running" if self._running else "starting machines"
-        return f"boincvm: {what}, {self._counts()}"
+        return f"boincvm: {what}, {self._counts()}; {_duration(monotonic() - self._begin)} so far"
 
     def _draw(self) -> None:
         if self._line is not None:

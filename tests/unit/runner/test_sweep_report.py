@@ -104,6 +104,10 @@ async def test_the_line_on_a_terminal_gives_way_to_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reported = Reported(tmp_path, 2, on_terminal=True)
+    reported.report.open()
+    begun = capfd.readouterr().err
+    assert "boincvm: starting machines, 0 done, 0 failed, 2 left; " in begun
+    assert begun.endswith("s so far")
     await reported.end(1)
     reported.report.close()
     errors = capfd.readouterr().err
