@@ -5,13 +5,14 @@ import json
 import platform
 import stat
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.cli.main import main
+from boincvm.controller import controller as controller_module
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts import hosts
 from boincvm.controller.hosts.bus_connection import Listen
@@ -21,7 +22,7 @@ from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
 from boincvm.node.node import Node
 from support.certificates import Authority
-from support.controller.faces import Faces, FakeGuest, bounded
+from support.controller.faces import LIMIT, Faces, FakeGuest, bounded
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
 from support.controller.invited import LOOPBACK, invite, logged_in
 from support.held_port import held_port
@@ -71,6 +72,14 @@ async def output(controller: Controller, command_id: str) -> dict[str, str]:
         name: one["output"]["stdout"] if one["state"] == "ended" else one["state"]  # type: ignore[index,call-overload]
         for name, one in answers.items()
     }
+
+
+async def until_noticed(controller: Controller) -> None:
+    """Return once a controller knows that its broker is away."""
+    async with aclosing(controller.events.follow(0)) as events:
+        async for event in events:
+            if event.kind == "trouble" and "broker" in event.text:
+                return
 
 
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:
@@ -190,6 +199,35 @@ async def test_both_controllers_are_started_anew(tmp_path: Path, port: int) -> N
             (one,) = reported["invitations"]  # type: ignore[misc]
             assert isinstance(one, dict)
             assert (one["name"], one["guests"]) == ("b", 1)
+
+
+@pytest.mark.usefixtures("fake_machines")
+async def test_the_controller_that_has_invited_it_is_away(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests end with an error, and wait for nothing that may never come."""
+    monkeypatch.setattr(controller_module, "BUS_LIMIT", 0.5)
+    listen = Listen("127.0.0.1", port)
+    async with AsyncExitStack() as stack:
+        async with run_controller(tmp_path / "a", listen=listen) as first:
+            location = await invite(first)
+            second = await stack.enter_async_context(
+                run_controller(tmp_path / "b", broker=location)
+            )
+            await call(second, "create", {"name": "b.m", "memory": "256M"})
+            await bounded(call(second, "start", {"vms": "b.m"}))
+        await bounded(until_noticed(second))
+        for operation, given in (("exec", {"argv": ["x"]}), ("ping", {})):
+            with pytest.raises(BusError, match="the broker at 127") as caught:
+                await bounded(call(second, operation, {"vms": "b.m", **given}))
+            assert "invited this host" in caught.value.hint
+        reported = await bounded(call(second, "pause", {"vms": "b.m"}))
+        assert "the broker at 127.0.0.1 port" in json.dumps(reported)
+        async with run_controller(tmp_path / "a", listen=listen) as first:
+            await until_known(first, "b.m")
+            await bounded(second.side.bus.until_connected(LIMIT))
+            reported = await bounded(call(second, "power_off", {"vms": "b.m"}))
+            assert reported == {"outcomes": {"b.m": {"state": "powered_off"}}}
 
 
 # It goes.

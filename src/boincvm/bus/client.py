@@ -72,6 +72,8 @@ class StompBus:
         self._requests: dict[str, _Request] = {}
         self._number = 0
         self._complaint = ""
+        self._why_away = ""
+        self._is_up = asyncio.Event()
         self._reconnector: asyncio.Task[None] | None = None
         self._is_closed = False
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -107,6 +109,18 @@ class StompBus:
     def is_connected(self) -> bool:
         return self._connection is not None
 
+    async def until_connected(self, within: float) -> None:
+        """Wait for a connection. Raises BusError if there is none after `within` seconds."""
+        try:
+            async with asyncio.timeout(within):
+                await self._is_up.wait()
+        except TimeoutError:
+            raise BusError(
+                self._why_away,
+                hint="is the broker running, or the controller that has invited this host? machines"
+                " and programs run on meanwhile",
+            ) from None
+
     async def _connect(self) -> ClientConnection:
         """Connect, log in and subscribe. Raises BusError."""
         connection = ClientConnection(self._handle, self._heart_beat)
@@ -131,6 +145,7 @@ class StompBus:
                 " right",
             ) from error
         self._connection = connection
+        self._is_up.set()
         self.connections += 1
         self._send_unsent(connection)
         self.on_connected()
@@ -175,6 +190,8 @@ class StompBus:
         while not self._is_closed:
             await connection.lost
             self._connection = None
+            self._is_up.clear()
+            self._why_away = f"the broker at {self._address} has closed the connection"
             if connection.fault is not None:
                 self._fail(connection.fault)
                 return
@@ -186,7 +203,7 @@ class StompBus:
                 except BusError as error:
                     wait = min(wait * 2, LONGEST_WAIT)  # callers that wait get an error in the end
                     if error.message != why:
-                        why = error.message
+                        why = self._why_away = error.message
                         self.on_trouble(why)
                 else:
                     wait = FIRST_WAIT

@@ -41,6 +41,9 @@ from boincvm.host.sockets import connect
 from boincvm.hypervisor.contract import DISPLAY_SOCKET
 from boincvm.json_value import Json
 
+BUS_LIMIT = 10.0
+"""Seconds that a lost connection to the broker may take to come back, before requests to machines
+are refused."""
 _BYE_LIMIT = 5.0
 """Seconds after the end of a shim within which its last messages arrive, unless they were lost."""
 _NUMBERS = 1000
@@ -113,6 +116,7 @@ class Controller:
             rights,
         )
         self.hub.reason = self._why_gone
+        self.hub.until_connected = partial(side.bus.until_connected, BUS_LIMIT)
         self.hub.other_hosts.is_invited = self.hosts.is_invited
         self.hub.other_hosts.on_change = self._see_host
         self.hub.other_hosts.on_machine = self._see_machine

@@ -55,11 +55,12 @@ class GuestFinder:
 
         This waits only for machines whose shims are just joining the bus and, unless `held_too`,
         for machines that hold requests until they are up. Raises UsageError if `vms` matches no
-        machine.
+        machine, BusError if the broker is away.
         """
         targets = self._operations.targets(parse_selector(vms))
         if not targets:
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
+        await self._hub.until_connected()
         async with asyncio.TaskGroup() as group:
             tasks = {
                 vm: group.create_task(self._guest_for(vm, held_too=held_too)) for vm in targets

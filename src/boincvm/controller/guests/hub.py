@@ -41,6 +41,9 @@ from boincvm.controller.protocol.selector import parse_selector
 from boincvm.errors import GuestProtocolError
 
 
+async def _at_once() -> None: ...
+
+
 class Hub:
     """Guests, commands, requests and pings on one bus.
 
@@ -78,6 +81,8 @@ class Hub:
         """Messages received, by name, and messages rejected, by reason."""
         self.reason: Callable[[str], str] = lambda _guest_id: ""
         """Returns, by a guest's id, why it is gone; "" if no more is known than it said itself."""
+        self.until_connected: Callable[[], Awaitable[None]] = _at_once
+        """Waits for the bus for a while. Raises BusError if it does not come back."""
 
     async def open(self) -> None:
         """Start listening to guests. Raises BusError."""

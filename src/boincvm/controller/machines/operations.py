@@ -161,6 +161,7 @@ class MachineOperations:
                 hint=f"it is a host itself, to be managed on {guest.host or 'where it runs'}",
             )
         is_heard = self._hub.registry.presence(vm) is Presence.PRESENT
+        await self._hub.until_connected()
         if guest is not None and verb in REMOTE and (is_heard or found is None):
             reply = await self._hub.requester.ask(guest, verb, options, within=ASK_LIMIT)
             return _checked(vm, reply.table)
@@ -221,7 +222,8 @@ class MachineOperations:
         )
 
     async def _ask_when_there(self, machine: LocalMachine, verb: str, options: Options) -> Table:
-        if verb != "power_off":
+        if verb != "power_off":  # which is done even if nobody can be asked
+            await self._hub.until_connected()
             await machine.until(lambda: machine.state is not VmState.STARTING)
         try:
             async with asyncio.timeout(ASK_LIMIT):
