@@ -256,9 +256,7 @@ async def test_a_server_that_does_not_come_back_is_given_up(
     source.write_bytes(content(SIZE))
     async with real_server(tmp_path) as server:
         slow = Slow(monkeypatch, SIZE // 2)
-        copy = asyncio.create_task(
-            chirp_put(source, server.url("there"), Access(patience=0.3, timeout=1.0))
-        )
+        copy = asyncio.create_task(chirp_put(source, server.url("there"), Access(patience=0.3)))
         async with asyncio.timeout(LIMIT):
             await slow.is_there.wait()
             await server.kill()

@@ -21,7 +21,10 @@ from boincvm.errors import BoincvmError, InputFileError, UsageError
 from support.chirp_server import LIMIT, answers, let_in, stand_in
 
 pytestmark = pytest.mark.timeout(60)
-IMPATIENT = Access(methods=("hostname",), timeout=0.5, patience=0.3)
+PATIENT = Access(methods=("hostname",))
+SOON = 0.5
+"""Seconds for an answer that does not come."""
+IMPATIENT = PATIENT._replace(timeout=SOON, patience=0.3)
 
 
 def described(mode: int, size: int) -> bytes:
@@ -32,9 +35,9 @@ FILE, DIRECTORY = b"0\n" + described(0o100644, 5), b"0\n" + described(0o40755, 0
 
 
 @asynccontextmanager
-async def client_of(*replies: bytes) -> AsyncIterator[ChirpClient]:
+async def client_of(*replies: bytes, timeout: float = LIMIT) -> AsyncIterator[ChirpClient]:
     async with asyncio.timeout(LIMIT), stand_in(answers(*replies)) as port:
-        client = await ChirpClient.open("127.0.0.1", port, ("hostname",), 0.5)
+        client = await ChirpClient.open("127.0.0.1", port, ("hostname",), timeout)
         try:
             yield client
         finally:
@@ -68,7 +71,7 @@ async def test_descriptions_that_are_none(reply: bytes) -> None:
 
 @pytest.mark.parametrize("reply", [b"", b"0\n", b"0\n1 2 3"])
 async def test_answers_that_do_not_come(reply: bytes) -> None:
-    async with client_of(reply) as client:
+    async with client_of(reply, timeout=SOON) as client:
         with pytest.raises(ChirpLostError):
             await client.lstat("/a")
 
@@ -89,7 +92,7 @@ async def test_names_that_lead_elsewhere(tmp_path: Path, name: bytes) -> None:
             await client.list_directory("/a")
     async with stand_in(answers(DIRECTORY, listing)) as port:
         with pytest.raises(ChirpNonsenseError):
-            await chirp_get(f"chirp://127.0.0.1:{port}/a", tmp_path / "back", IMPATIENT)
+            await chirp_get(f"chirp://127.0.0.1:{port}/a", tmp_path / "back", PATIENT)
     assert not (tmp_path / "back").exists()
     assert not (tmp_path.parent / "up").exists()
 
@@ -160,7 +163,7 @@ async def test_a_server_that_sends_something_else_than_it_digests(tmp_path: Path
     once = (FILE, opened, b"5\nhello", b"0\n", FILE, b"16\n" + bytes(16))
     async with asyncio.timeout(LIMIT), stand_in(answers(FILE, *once, *once)) as port:
         with pytest.raises(InputFileError, match="differently"):
-            await chirp_get(f"chirp://127.0.0.1:{port}/a", tmp_path / "back", IMPATIENT)
+            await chirp_get(f"chirp://127.0.0.1:{port}/a", tmp_path / "back", PATIENT)
     assert not (tmp_path / "back").exists()
 
 
@@ -182,7 +185,7 @@ async def test_a_tree_without_end(tmp_path: Path) -> None:
 
     async with asyncio.timeout(LIMIT), stand_in(deeper) as port:
         with pytest.raises(BoincvmError, match="deep"):
-            await chirp_get(f"chirp://127.0.0.1:{port}/a", tmp_path / "back", IMPATIENT)
+            await chirp_get(f"chirp://127.0.0.1:{port}/a", tmp_path / "back", PATIENT)
     assert not (tmp_path / "back").exists()
 
 

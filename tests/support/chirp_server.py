@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from benchmarks.free_ports import free_port
+
 LIMIT = 30.0
 
 
@@ -22,17 +24,15 @@ class RealServer:
         self.root.mkdir(parents=True)
         self._location = location
         self._process: asyncio.subprocess.Process | None = None
-        self.port = 0
+        self.port = free_port()  # not one that others could be given while the server is down
 
     async def start(self) -> None:
-        """Start it, at its former port if it had one."""
-        port_file = self._location / "port"
-        port_file.unlink(missing_ok=True)
-        port = ["--port", str(self.port)] if self.port else ["--port-file", str(port_file)]
+        """Start it; again, at its former port."""
         user = ["--user", pwd.getpwuid(0).pw_name] if os.geteuid() == 0 else []
         self._process = await asyncio.create_subprocess_exec(
-            *("chirp_server", "--root", self.root, "--interface", "127.0.0.1", *port),
-            *("--advertise", "127.0.0.1", "--idle-clients", "20", "--parent-death", *user),
+            *("chirp_server", "--root", self.root, "--interface", "127.0.0.1"),
+            *("--port", str(self.port), "--advertise", "127.0.0.1", *user),
+            *("--idle-clients", "20", "--parent-death"),
             *("--transient", self._location),
             cwd=self._location,
             stdout=asyncio.subprocess.DEVNULL,
@@ -40,15 +40,12 @@ class RealServer:
             start_new_session=True,
         )
         async with asyncio.timeout(LIMIT):
-            while not await self._answers(port_file):  # noqa: ASYNC110 - it does not say when
+            while not await self._answers():  # noqa: ASYNC110 - it does not say when
                 await asyncio.sleep(0.05)
 
-    async def _answers(self, port_file: Path) -> bool:
-        # The server briefly makes a directory of that name to find the full path.
-        if not self.port and port_file.is_file():
-            self.port = int(port_file.read_text() or 0)
+    async def _answers(self) -> bool:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port or 1)
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             return False
         writer.close()

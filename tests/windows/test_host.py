@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.free_ports import free_port
 
 from boincvm.errors import UsageError
 from boincvm.host import files, locks, programs, resources, users
@@ -55,10 +56,9 @@ def test_a_file_without_a_name_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_port_that_somebody_has_is_not_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        with pytest.raises(UsageError, match=str(port)):
-            check_free([PortForward(port, 80)])
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(UsageError, match=str(port)):
+        check_free([PortForward(port, 80)])
     check_free([PortForward(port, 80)])
 
 
