@@ -104,6 +104,7 @@ async def test_somebody_kills_a_suspended_program(slot: HostSlot) -> None:
     await slot.begin()
     await counts(slot)
     await slot.suspend()
+    await slot.holds(lambda: bool(slot.statuses) and slot.statuses[-1].value.other_pid is not None)
     program = slot.statuses[-1].value.other_pid
     assert program is not None
     os.kill(program, signal.SIGKILL)
