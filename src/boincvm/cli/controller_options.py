@@ -215,6 +215,8 @@ def show_outcomes(
 
     if as_json:
         print_document({"outcomes": dict(outcomes)})
+    elif not outcomes:
+        print("there is nothing to do: no machine exists")
     code = 0
     for vm, outcome in outcomes.items():
         if "error" not in outcome:

@@ -132,3 +132,19 @@ def test_what_a_hostile_host_answers_is_only_printed(capsys):
     assert capsys.readouterr().out.splitlines()[1] == "b.2 has the snapshot [2J"
     assert main(["logs", "b.1"]) == 0
     assert capsys.readouterr().out == "a[2J\tb\n7\n"
+
+
+class Empty:
+    """A controller without machines."""
+
+    def call(self, _operation: str, **_arguments: object) -> dict[str, object]:
+        return {"outcomes": {}}
+
+
+@pytest.mark.parametrize("arguments", [["stop", "all"], ["snapshot", "take", "all"]])
+def test_there_is_no_machine(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(controller_options, "client_of", lambda _arguments: Empty())
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "there is nothing to do: no machine exists\n"
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcomes"] == {}

@@ -223,6 +223,9 @@ async def test_several_tell_one_machine_at_once(tmp_path: Path) -> None:
         assert removed == [{"state": "removed"}]
         with pytest.raises(UsageError, match="matches no machine"):
             await asked("start", vms="a")
+        assert await asked("stop", vms="all") == {"outcomes": {}}
+        with pytest.raises(UsageError, match="matches no machine"):
+            await asked("stop", vms="*")
 
 
 @pytest.mark.parametrize("verb", ["pause", "save"])

@@ -86,16 +86,16 @@ class MachineOperations:
         return sorted(found)
 
     async def each(self, vms: str, verb: str, options: Options) -> Table:
-        """Return the outcomes by id. Raises UsageError if `vms` matches no machine.
+        """Return the outcomes by id. Raises UsageError if `vms` is not `all` and matches nothing.
 
         A pattern means those that this controller can ask to do it, if there are any. It removes
         machines of another host only if it begins with the host's name.
         """
         selector = parse_selector(vms)
         targets = self.targets(selector)
-        if not targets:
+        if not targets and vms != "all":
             raise UsageError(f"{vms[:80]!r} matches no machine", hint="boincvm ls shows them")
-        if selector.only is None:
+        if selector.only is None and targets:
             targets = [vm for vm in targets if self._can_handle(vm, verb)] or targets
             if verb == "remove":
                 targets = self._without_other_hosts(vms, targets)
