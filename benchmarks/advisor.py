@@ -2,7 +2,7 @@
 
 In a process of its own, from the first import of the advisor to the choice: with nothing known
 (every driver is tried, KVM by booting a kernel), and with what that has left in the cache. Without
-the start of Python, which whoever asks has paid for.
+the start of Python, which the caller has paid for.
 """
 
 import statistics

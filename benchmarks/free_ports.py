@@ -5,8 +5,8 @@ import socket
 from contextlib import ExitStack
 
 _PORTS = range(12_000, 32_000)
-"""Below those that systems give to whoever asks for any port: another test, which does, could get
-one in the seconds until the server listens."""
+"""Below those that systems give to callers which ask for any port: another test, which does, could
+get one in the seconds until the server listens."""
 
 
 def free_ports(count: int) -> list[int]:

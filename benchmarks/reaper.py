@@ -1,8 +1,8 @@
 """`reaper.py COMMAND ...`: runs a command, and reaps what it leaves behind as soon as that ends.
 
 It takes the place of a host's process 1 for the processes that a daemon starts and does not wait
-for. Process 1 of some containers and small virtual machines takes seconds for that, and whoever
-waits until such a process has gone waits as long.
+for. Process 1 of some containers and small virtual machines takes seconds for that, and a
+program that waits until such a process has gone waits as long.
 """
 
 import ctypes

@@ -103,12 +103,12 @@ class _Unpacking:
     def run(self) -> None:
         _go_on(self._stop)
         for member in self._reader:
-            self._take(member)
+            self._add(member)
             _go_on(self._stop)
         if not self._directories:
             self._add_directory(b"", 0o755)  # an empty stream is an empty tree
 
-    def _take(self, member: Member) -> None:
+    def _add(self, member: Member) -> None:
         parts = tree_entries.components(member.name)
         path = b"/".join(parts)
         if not parts or path in self._directories:

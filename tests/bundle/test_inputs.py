@@ -90,7 +90,7 @@ def test_nothing_of_an_archive_of_sources_runs_before_its_digest_is_checked(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_python_without_pip_is_told(
+def test_a_python_without_pip_is_reported(
     tmp_path: Path, setuptools: PyPIPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inputs, "find_spec", lambda _: None)

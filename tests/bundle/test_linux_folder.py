@@ -132,7 +132,7 @@ def test_there_is_one_process(folder: Path) -> None:
     "name",
     ["lib/python", "lib/libc.so.6", "lib/python3.11/os.pyc", "lib/python3.11/boincvm/errors.pyc"],
 )
-def test_an_altered_file_is_told_and_never_run(damageable: Path, name: str) -> None:
+def test_an_altered_file_is_reported_and_never_run(damageable: Path, name: str) -> None:
     content = bytearray((damageable / name).read_bytes())
     content[len(content) // 2] ^= 1
     change(damageable / name, bytes(content))
@@ -143,7 +143,7 @@ def test_an_altered_file_is_told_and_never_run(damageable: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["lib/boincvm", "lib/python3.11/boincvm/paths.pyc", "manifest"])
-def test_a_truncated_file_is_told_and_never_run(damageable: Path, name: str) -> None:
+def test_a_truncated_file_is_reported_and_never_run(damageable: Path, name: str) -> None:
     content = (damageable / name).read_bytes()
     for size in (len(content) - 1, len(content) // 2, 0):
         change(damageable / name, content[:size])
@@ -153,14 +153,14 @@ def test_a_truncated_file_is_told_and_never_run(damageable: Path, name: str) -> 
         assert "was altered or truncated" in done.stderr
 
 
-def test_a_file_that_is_missing_is_told(damageable: Path) -> None:
+def test_a_file_that_is_missing_is_reported(damageable: Path) -> None:
     (damageable / "lib/libm.so.6").unlink()
     done = run_alone(damageable, ["/app/boincvm", "--version"])
     assert (done.returncode, done.stdout) == (ExitCode.HOST, "")
     assert "lib/libm.so.6 is missing" in done.stderr
 
 
-def test_an_altered_manifest_is_told(damageable: Path) -> None:
+def test_an_altered_manifest_is_reported(damageable: Path) -> None:
     lines = (damageable / "manifest").read_bytes().splitlines(keepends=True)
     change(damageable / "manifest", b"".join(lines[1:]))
     done = run_alone(damageable, ["/app/boincvm-wrapper", "--version"])

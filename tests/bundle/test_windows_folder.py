@@ -65,7 +65,7 @@ def test_its_python_reads_nothing_of_the_host(
     assert done.stdout.strip() == str(expected)
 
 
-def test_a_damaged_file_is_told_and_never_run(
+def test_a_damaged_file_is_reported_and_never_run(
     windows: WindowsPython, folder: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "boincvm"

@@ -102,7 +102,7 @@ async def test_a_transaction_is_all_or_nothing(running: Running) -> None:
     ],
     ids=str,
 )
-async def test_what_a_guest_may_not_say(
+async def test_what_a_guest_may_not_send(
     running: Running, frame: tuple[str, dict[str, str]]
 ) -> None:
     of, address = running

@@ -123,7 +123,7 @@ async def test_a_post_without_a_connection_is_counted() -> None:
         await of.close()
         async with asyncio.timeout(LIMIT):
             await lost
-        await asyncio.sleep(0)  # whoever waited for that has its turn
+        await asyncio.sleep(0)  # the task that waited for that has its turn
         assert not host.is_connected
         host.post("/topic/x", {}, b"")
         assert host.dropped == 1

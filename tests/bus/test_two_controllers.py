@@ -122,7 +122,7 @@ async def outcome(command: Command) -> dict[str, tuple[State, bytes]]:
     }
 
 
-async def test_both_address_all_and_each_hears_its_own_answers(
+async def test_both_address_all_and_each_gets_its_own_answers(
     elsewhere: RunningBroker | None,
 ) -> None:
     """Even under the same id: a client's id at one controller does not concern the other."""

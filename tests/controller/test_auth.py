@@ -368,7 +368,7 @@ async def test_a_certificate_of_another_authority_ends_it(secure, authorities):
     assert (await ask_securely(secure, ours)).status == 200
 
 
-async def test_who_speaks_no_tls_hears_nothing(secure):
+async def test_who_speaks_no_tls_gets_no_answer(secure):
     talk = await secure.talk()
     await talk.ask("POST", "/api/version", BEARER)
     assert b"HTTP" not in await bounded(talk.reader.read())

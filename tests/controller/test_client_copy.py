@@ -101,13 +101,13 @@ async def test_what_came_must_be_what_was_there(faces):
         await asyncio.to_thread(client_copy.fetch, client, "g1", "f", file, lambda *_: None)
 
 
-async def test_no_controller_is_told_at_once(tmp_path):
+async def test_no_controller_is_reported_at_once(tmp_path):
     client = Client(ControllerAddress(tmp_path / "http.sock"))
     with pytest.raises(ControllerAwayError, match="no controller is running"):
         client_copy.fetch(client, "g1", "f", io.BytesIO(), lambda *_: None)
 
 
-async def test_one_that_stays_away_is_told_in_the_end(faces):
+async def test_one_that_stays_away_is_reported_in_the_end(faces):
     breaking = Breaking(faces, await faces.serve_unix())
     breaking._restart = breaking._server.close
     (faces.guests["g1"].file_root.root / "large").write_bytes(bytes(SIZE))

@@ -129,7 +129,7 @@ async def test_the_user_leaves(tmp_path: Path) -> None:
             assert (await location.program().wait()).code == 5
 
 
-async def test_the_guest_hears_nothing_any_more(tmp_path: Path) -> None:
+async def test_the_guest_gets_nothing_any_more(tmp_path: Path) -> None:
     async with a_guest(tmp_path) as location:
         async with location.shell("web.1", "--", "cat") as terminal:
             terminal.type("one\r")

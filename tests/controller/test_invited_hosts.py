@@ -167,7 +167,7 @@ async def test_its_own_controller_knows_no_names_but_its_own(tmp_path: Path) -> 
                     await call(second, "create", {"name": name, "memory": "256M"})
                 assert f"begin with b. like b.{name}" in caught.value.hint
             await call(second, "create", {"name": "b.1.2", "memory": "256M"})
-            (trouble,) = [one for one in second.events.after(0) if one.kind == "trouble"]
+            (trouble,) = [one for one in second.events.list_after(0) if one.kind == "trouble"]
             assert trouble.vm == "old"
             reported = await call(second, "start", {"vms": "old"})
             assert "invited as b" in json.dumps(reported)
@@ -187,7 +187,7 @@ async def test_both_controllers_are_started_anew(tmp_path: Path, port: int) -> N
     stored = tmp_path / "a/invitations.json"
     assert location.passcode not in stored.read_text()
     assert stat.S_IMODE(stored.stat().st_mode) == 0o600
-    assert not any(location.passcode in one.text for one in first.events.after(0))
+    assert not any(location.passcode in one.text for one in first.events.list_after(0))
     async with AsyncExitStack() as stack:
         async with run_controller(tmp_path / "a", listen=listen) as first:
             await stack.enter_async_context(guest(location, "b.1", tmp_path))

@@ -59,7 +59,7 @@ async def test_several_requests_on_one_connection(faces):
         (b'{"vms": "a b"}', "not a valid selector"),
     ],
 )
-async def test_what_makes_no_sense_is_told_so(faces, body, sent):
+async def test_what_makes_no_sense_is_refused_as_such(faces, body, sent):
     answer = await faces.ask("POST", "/api/list", {**JSON, **BEARER}, body)
     assert answer.status == 400
     assert sent in answer.error["message"]
@@ -118,7 +118,7 @@ async def test_a_body_without_a_length_is_cut_off_when_it_is_too_large(faces):
     assert (await talk.answer()).status == 413
 
 
-async def test_a_bug_is_logged_and_not_told(faces, monkeypatch, caplog):
+async def test_a_bug_is_logged_and_not_reported(faces, monkeypatch, caplog):
     async def broken(_controller, _given):
         raise ZeroDivisionError("the secret of the house")
 

@@ -169,14 +169,14 @@ async def test_those_that_are_off_are_listed(
         await until_state(first, b_1="")
         kinds = [
             (event.kind, event.more.get("state"))
-            for event in first.controller.events.after(0)
+            for event in first.controller.events.list_after(0)
             if event.vm == "b.1" and event.kind.startswith("vm_") and event.kind != "vm_load"
         ]
         assert kinds[0] == ("vm_state", "powered_off")
         assert kinds[-1] == ("vm_removed", None)
 
 
-async def test_names_beyond_its_part_are_not_told(tmp_path: Path) -> None:
+async def test_names_beyond_its_part_are_not_reported(tmp_path: Path) -> None:
     """The host has a machine from before it was invited."""
     async with run_controller(tmp_path / "b") as alone:
         await Controlled(alone)("create", name="old", memory="256M")
@@ -221,7 +221,7 @@ async def test_a_host_goes_away_and_comes_back(tmp_path: Path) -> None:
             await until_state(first, b_2="powered_off")
 
         def changes() -> tuple[int, int]:
-            kinds = [event.kind for event in first.controller.events.after(0)]
+            kinds = [event.kind for event in first.controller.events.list_after(0)]
             return kinds.count("host_found"), kinds.count("host_left")
 
         await until(first, lambda: changes()[1] == 2)
@@ -266,7 +266,7 @@ async def test_a_host_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 async def test_a_host_that_is_asked_falls_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for it is told, and it can be asked again when it is back."""
+    """A request that waits for it fails, and it can be asked again when it is back."""
     async with (
         inviting(tmp_path) as first,
         FakeHost.open(await invite(first.controller), page("b.1")) as host,
@@ -350,7 +350,7 @@ async def test_each_operation_is_done_there(tmp_path: Path) -> None:
         await until_state(first, b_1="running")
         states = [
             event.more["state"]
-            for event in first.controller.events.after(0)
+            for event in first.controller.events.list_after(0)
             if (event.kind, event.vm) == ("vm_state", "b.1")
         ]
         assert states[0] == "powered_off"
@@ -666,7 +666,7 @@ async def test_an_error_that_a_host_reports_is_not_a_lie(tmp_path: Path) -> None
         host.pages = [page("b.1", "b.2")]
         host.announce()
         await until_state(first, b_2="powered_off")
-        kinds = {event.kind for event in first.controller.events.after(0)}
+        kinds = {event.kind for event in first.controller.events.list_after(0)}
         assert not kinds & {"trouble", "vm_removed"}
 
 
@@ -754,7 +754,7 @@ async def test_its_texts_cannot_control_a_terminal(tmp_path: Path) -> None:
         assert (await first("logs", vm="b.1"))["lines"] == ["a[2J\tb", "c"]
         host.results["snapshot_take"] = {"snapshot": "one\x1b[2J" + 1000 * "x"}
         await first.outcome("snapshot_take", "b.1")
-        event = first.controller.events.after(0)[-1]
+        event = first.controller.events.list_after(0)[-1]
         assert event.kind == "snapshot"
         assert event.text.isprintable()
         assert len(event.text) < 100

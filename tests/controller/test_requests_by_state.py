@@ -220,7 +220,7 @@ async def test_what_cannot_be_answered_is_refused_at_once(state: VmState, asked:
         assert await asked.do("start") == {"state": "running"}
 
 
-async def test_what_waits_for_a_machine_hears_when_its_shim_dies(asked: Asked) -> None:
+async def test_what_waits_for_a_machine_fails_when_its_shim_dies(asked: Asked) -> None:
     await asked.bring_to(VmState.STARTING)
     for name in PINGS:  # its shim answers for it
         assert await getattr(asked, name)()

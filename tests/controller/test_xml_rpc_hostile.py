@@ -85,7 +85,7 @@ async def test_a_body_that_is_too_large(faces, old):
     assert await old("version") == __version__
 
 
-async def test_a_bug_is_not_told(faces, old, monkeypatch, caplog):
+async def test_a_bug_is_not_reported(faces, old, monkeypatch, caplog):
     def broken(_selector):
         raise ZeroDivisionError("the secret of the house")
 

@@ -236,7 +236,7 @@ async def test_a_machine_that_is_killed(driver: Driver, spec: MachineSpec, made:
 async def test_a_kill_at_each_step(
     driver: Driver, spec: MachineSpec, made: Made, step: str
 ) -> None:
-    """Its end is told as such, and nothing is left; no guest needs to have booted for that."""
+    """Its end is reported as such, and nothing is left; no guest needs to have booted for that."""
     machine = made(driver.machine(spec))
     async with _begun(machine):
         if not machine.process_ids():

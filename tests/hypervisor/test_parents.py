@@ -59,7 +59,7 @@ def test_nothing_runs_on(linux: Driver, spec_in: SpecIn, how: str) -> None:
         assert parent.stdout is not None
         begun, *text = parent.stdout.readline().split()
         assert begun == b"begun"
-        # A daemon's machines do not descend from whoever asked for them.
+        # A daemon's machines do not descend from the process that asked for them.
         handles = open_those_that_run({*map(int, text), *descendants(parent.pid)})
         for handle in handles:
             stack.callback(os.close, handle)

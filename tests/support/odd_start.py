@@ -16,7 +16,7 @@ signal.pthread_sigmask(signal.SIG_SETMASK, map(int, blocked.split()))
 os.umask(int(umask, 8))
 os.execvp(argv[0], argv)
 """
-ASKING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 NOTHING = f"{0:016x}"
 STATE = "exec grep -E '^(Umask|SigBlk|SigIgn)' /proc/self/status"
 """A command that shows the state of its process."""
@@ -49,7 +49,7 @@ ALL = {
     "background": BACKGROUND,
     "pipe and child": ProcessState(ignored=(signal.SIGPIPE, signal.SIGCHLD, signal.SIGXFSZ)),
     "all": ProcessState(ignored=tuple(set(range(1, 65)) - {9, 19, 32, 33})),
-    "blocked": ProcessState(blocked=(*ASKING, signal.SIGCHLD, signal.SIGUSR1, signal.SIGRTMIN)),
+    "blocked": ProcessState(blocked=(*STOPPING, signal.SIGCHLD, signal.SIGUSR1, signal.SIGRTMIN)),
     "umask 000": ProcessState(umask=0, sane=0o002),
     "umask 077": ProcessState(umask=0o077, sane=0o077),
     "umask 777": ProcessState(umask=0o777, sane=0o077),

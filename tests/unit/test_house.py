@@ -246,11 +246,12 @@ def test_one_place_writes_to_standard_error():
 # Names of a private language, which readers had to learn first. `NAME` stands for `_NAME` as well.
 OLD_NAMES = frozenset(
     """
-    attendance beginanew beginlife belongs buried bury busplace checkpointsteps clientends crowd
-    desk far firstword guestplace headstart hear heard heeded hostroom is_asked is_wanted jobsteps
-    judge keeper kept keptcommands keptmachine keptprograms letgo letgoon look look_at looked
-    machineopening near obey place qemubegun qemuorigin rhythm said say says settle settling
-    surroundings taskguard taskplan tell told underclient unlike voice whence
+    asking attendance beginanew beginlife belongs buried bury busplace checkpointsteps clientends
+    crowd desk far filerules filetraffic filetransfers firstword guestfiles guestplace headstart
+    hear heard heeded hostroom is_asked is_wanted jobsteps judge keeper kept keptcommands
+    keptmachine keptprograms letgo letgoon life look look_at looked machineopening near obey
+    origins place qemubegun qemuorigin rhythm said say says settle settling surroundings taskguard
+    taskplan tell told underclient unlike voice whence
     """.replace("_", "").split()
 )
 
@@ -262,7 +263,7 @@ def names_in(tree: ast.AST) -> set[str]:
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 names.add(name)
-            case ast.ClassDef(name=name) | ast.arg(arg=name):
+            case ast.ClassDef(name=name) | ast.arg(arg=name) | ast.alias(asname=str(name)):
                 names.add(name)
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
                 names.add(name)
@@ -280,6 +281,7 @@ def test_old_names_do_not_come_back():
 def test_an_old_name_is_found():
     text = "class Keeper:\n    def tell(self, told):\n        self._kept = look = 1\n"
     assert old_names(names_in(ast.parse(text))) == ["Keeper", "_kept", "look", "tell", "told"]
+    assert old_names(names_in(ast.parse("import operations as life"))) == ["life"]
 
 
 # Such names in what others read: fields of messages, environment variables, names of files.
@@ -331,7 +333,8 @@ def test_an_old_name_in_a_message_is_found():
 
 # Phrases that a native engineer does not use, or has to read twice.
 ODD_PHRASES = re.compile(
-    r"\b(whoever|whomever|beg[ia]ns? anew|a thing of|(?:is|are) told as|by its own word)\b",
+    r"(?:\b|_)(whoever|whomever|beg[ia]ns? anew|a thing of|(?:is|are) told as|by its own word)"
+    r"(?:\b|_)",
     re.IGNORECASE,
 )
 
@@ -342,9 +345,10 @@ def odd_lines(page: Path) -> list[str]:
     return [f"{number}: {line}" for number, line in enumerate(lines, 1) if ODD_PHRASES.search(line)]
 
 
-def test_pages_are_plain_english():
-    assert faults(PAGES, odd_lines) == {}
+def test_pages_and_docstrings_are_plain_english():
+    assert faults({*PAGES, *FILES, *OTHERS} - {Path(__file__)}, odd_lines) == {}
 
 
 def test_an_odd_phrase_is_found():
     assert ODD_PHRASES.search("Whoever asks begins anew")
+    assert ODD_PHRASES.search("def test_whoever_asks")

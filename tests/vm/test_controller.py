@@ -91,7 +91,9 @@ async def test_another_controller_finds_its_machines(base_image: Path, tmp_path:
         assert await asked.run("a", "echo", "three") == {"a": (0, "three\n")}
 
 
-async def test_what_is_killed_is_told_and_starts_again(base_image: Path, tmp_path: Path) -> None:
+async def test_what_is_killed_is_reported_and_starts_again(
+    base_image: Path, tmp_path: Path
+) -> None:
     async with controlled(tmp_path) as asked:
         await asked("create", name="a", memory="256M")
         await asked.outcome("start", "a")

@@ -174,7 +174,7 @@ async def test_a_shim_stands_still_for_a_while(
             assert await asked.run("a", "sh", "-c", "cat told again | wc -l") == {
                 "a": (0, f"{2 * number}\n")
             }
-        kinds = [event.kind for event in asked.controller.events.after(0)]
+        kinds = [event.kind for event in asked.controller.events.list_after(0)]
         assert kinds.count("guest_recovered") >= 1
         assert kinds.count("guest_found") == 2
 

@@ -84,7 +84,7 @@ def sysrq(machine: AnyMachine, word: str) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_its_end_is_told_and_it_starts_again(
+def test_its_end_is_reported_and_it_starts_again(
     own_machine_any: AnyMachine, fault: Callable[[AnyMachine], None], state: str, why: str
 ) -> None:
     machine = own_machine_any

@@ -87,7 +87,7 @@ def test_several_at_once(machine_any: AnyMachine) -> None:
         assert (process.returncode, stdout) == (number, f"word {number}\n".encode()), stderr
 
 
-def test_its_clock_is_right_and_its_load_is_told(machine_any: AnyMachine) -> None:
+def test_its_clock_is_right_and_its_load_is_reported(machine_any: AnyMachine) -> None:
     before = time.time()
     reported = float(machine_any.exec("date", "+%s.%N").stdout)
     assert before - 1 < reported < time.time() + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.bench import LIMIT, Bench, finish, kill, read_line, until
-from support.odd_start import ALL, ASKING, STATE, clean, mask, state
+from support.odd_start import ALL, STATE, STOPPING, clean, mask, state
 
 
 def test_streams_environment_directory_and_exit_code(bench: Bench) -> None:
@@ -212,8 +212,8 @@ def test_a_run_that_was_started_oddly(bench: Bench) -> None:
     shown = [line for line in status if line.startswith(("Umask", "SigBlk", "SigIgn"))]
     # Beyond these QEMU ignores and blocks what it likes; of ours is what ChildProcess says.
     of_qemu = {name: int(value, 16) for name, value in state("\n".join(shown)).items()}
-    assert of_qemu["SigBlk"] & mask(*ASKING) == mask(*ASKING)
-    assert not of_qemu["SigIgn"] & mask(*ASKING, signal.SIGQUIT, signal.SIGCHLD)
+    assert of_qemu["SigBlk"] & mask(*STOPPING) == mask(*STOPPING)
+    assert not of_qemu["SigIgn"] & mask(*STOPPING, signal.SIGQUIT, signal.SIGCHLD)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         process.send_signal(number)
     done = finish(process, b"it\n")
@@ -270,7 +270,7 @@ def test_what_a_program_leaves_running_ends_with_it(bench: Bench) -> None:
     assert (done.code, done.stdout) == (0, b"done\n")
 
 
-def test_the_killed_machine_is_told(bench: Bench) -> None:
+def test_the_killed_machine_is_reported(bench: Bench) -> None:
     process = bench.start("--", "sh", "-c", "echo ready; sleep 1000")
     read_line(process.stdout)
     os.close(kill(bench.machine()))

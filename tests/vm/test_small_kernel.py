@@ -135,7 +135,7 @@ def test_what_it_has_built_in(home: dict[str, str], tmp_path: Path) -> None:
     assert done.stdout.split() == ["addr:10.0.2.15", "6", "data"]
 
 
-def test_a_guest_that_panics_is_told(home: dict[str, str]) -> None:
+def test_a_guest_that_panics_is_reported(home: dict[str, str]) -> None:
     done = run(home, "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
     assert "kernel panicked: sysrq triggered crash" in done.stderr
 

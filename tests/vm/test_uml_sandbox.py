@@ -93,7 +93,7 @@ def attempts(
     return {name: result for name, _, result in pairs if name != "read"}, read
 
 
-def test_whoever_takes_the_kernel_over_has_nothing(
+def test_an_attacker_who_controls_the_kernel_has_nothing(
     compiled: Callable[[str], Path], secret: Path
 ) -> None:
     reported, read = attempts(compiled("escaped"), secret, Path("/etc/passwd"), Path("/dev/kvm"))

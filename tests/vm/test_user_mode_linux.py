@@ -165,7 +165,7 @@ def test_what_it_has_not_is_said_before_anything_runs(base_image: Path) -> None:
     assert "a machine of the driver uml has at most 1 processors" in done.stderr
 
 
-def test_a_panic_is_told_as_such(base_image: Path) -> None:
+def test_a_panic_is_reported_as_such(base_image: Path) -> None:
     done = run("--", "sh", "-c", "echo c >/proc/sysrq-trigger")
     assert done.returncode == ExitCode.GUEST_DIED
     assert "kernel panicked: sysrq triggered crash" in done.stderr

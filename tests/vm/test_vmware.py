@@ -358,7 +358,7 @@ async def test_a_machine_that_does_not_continue(
 def homes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return where this test alone makes and finds machines.
 
-    Whoever makes a machine of the same user's removes what killed processes have left.
+    A user who makes a machine removes what killed processes of the same user have left.
     """
     with tempfile.TemporaryDirectory(prefix="boincvm-") as directory:
         monkeypatch.setenv("BOINCVM_HOME", directory)

@@ -77,7 +77,7 @@ async def test_what_the_program_says_reaches_the_client(slot: Slot) -> None:
     assert max(status.cpu_time for status in statuses) > 0
 
 
-async def test_the_client_hears_the_cpu_time_each_second(slot: Slot) -> None:
+async def test_the_client_gets_the_cpu_time_each_second(slot: Slot) -> None:
     slot.machine_job(
         "echo begin; end=$(($(date +%s) + 9)); while [ $(date +%s) -lt $end ]; do :; done"
     )

@@ -78,7 +78,7 @@ def test_one_that_stays_open_keeps_its_content(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_error_that_stays_is_told_at_once(
+def test_an_error_that_stays_is_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No scanner holds a read-only file, or a directory."""

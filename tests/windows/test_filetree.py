@@ -91,7 +91,7 @@ def test_a_file_that_a_guest_says_is_huge(
         assert file.read() == b"\0"
 
 
-def test_what_is_in_the_way_is_told_as_on_linux(root: int, tmp_path: Path) -> None:
+def test_what_is_in_the_way_is_reported_as_on_linux(root: int, tmp_path: Path) -> None:
     """`--replace` goes by that."""
     for name in ("full", "empty", "new"):
         (tmp_path / name).mkdir()

@@ -70,7 +70,7 @@ class EventLog:
         """Add the stored events of an earlier controller, oldest first."""
         self._events.extend(events)
 
-    def after(self, number: int, most: int = MOST_EVENTS) -> list[Event]:
+    def list_after(self, number: int, most: int = MOST_EVENTS) -> list[Event]:
         """Return up to `most` of the events after that number, oldest first."""
         # Stored events have gaps in their numbers: not all are kept on disk.
         begin = bisect_right(self._events, number, key=lambda event: event.number)
@@ -79,7 +79,7 @@ class EventLog:
     async def follow(self, after: int) -> AsyncGenerator[Event, None]:
         """Yield the events after number `after`, and new ones until the log is closed."""
         while True:
-            found = self.after(after, 256)
+            found = self.list_after(after, 256)
             for event in found:
                 yield event
                 after = event.number

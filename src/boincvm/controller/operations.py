@@ -278,7 +278,7 @@ async def _logs(parts: Parts, given: Arguments) -> dict[str, Json]:
 
 
 async def _events(parts: Parts, given: Arguments) -> dict[str, Json]:
-    found = parts.events.after(given.whole("after"), given.whole("most"))
+    found = parts.events.list_after(given.whole("after"), given.whole("most"))
     return {"events": [event.table() for event in found], "last": parts.events.last}
 
 

@@ -91,7 +91,7 @@ class ChildSocket:
             except OSError:
                 continue  # it has gone already, or was reset
             try:
-                if _take(ours, pid, end - monotonic()):
+                if _is_child(ours, pid, end - monotonic()):
                     return ours
             except OSError:
                 pass  # reset meanwhile: the child's own connection is yet to come
@@ -108,7 +108,7 @@ class ChildSocket:
         self._listener.close()
 
 
-def _take(connection: socket.socket, pid: int, limit: float) -> bool:
+def _is_child(connection: socket.socket, pid: int, limit: float) -> bool:
     """Prepare a new connection for use if it is of process `pid`. Raises OSError."""
     _check(_winsock.WSAEventSelect(connection.fileno(), None, 0))
     connection.setblocking(True)
@@ -122,7 +122,7 @@ def peer_process(connection: socket.socket, limit: float = _OWNER_LIMIT) -> int 
     The system may learn it a moment late: asks again for `limit` seconds, at most _OWNER_LIMIT.
     Returns None if the system knows of none. Raises OSError.
     """
-    wanted = (*_words(connection.getpeername()), *_words(connection.getsockname()))
+    wanted = (*_table_row(connection.getpeername()), *_table_row(connection.getsockname()))
     end = monotonic() + min(limit, _OWNER_LIMIT)
     while not (owner := _owner(wanted)) and monotonic() < end and not _has_hung_up(connection):
         Event().wait(_PAUSE)  # Windows tells nobody when its table changes
@@ -149,7 +149,7 @@ def _owner(wanted: tuple[int, ...]) -> int | None:
     return None
 
 
-def _words(end: tuple[str, int]) -> tuple[int, int]:
+def _table_row(end: tuple[str, int]) -> tuple[int, int]:
     """Return an address and its port as the system's table has them: in the network's order."""
     address, port = end
     return int.from_bytes(socket.inet_aton(address), sys.byteorder), socket.htons(port)

@@ -130,11 +130,11 @@ class DescriptorReader:
             except OSError as error:
                 result = error
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._take, result)
+                self._loop.call_soon_threadsafe(self._complete, result)
 
         threading.Thread(target=work, daemon=True, name="reader").start()
 
-    def _take(self, result: bytes | OSError) -> None:
+    def _complete(self, result: bytes | OSError) -> None:
         self._is_reading = False
         self._result = result
         self._notify()

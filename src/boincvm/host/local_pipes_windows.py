@@ -1,6 +1,6 @@
 """Sockets between processes of one user on Windows, handed over by a named pipe.
 
-Whoever wants a connection opens the server's pipe. Its access control list lets only this user and
+A client opens the server's pipe. Its access control list lets only this user and
 the system do so, and not over the network. The server then makes a pair of sockets and writes one
 of them to the pipe, for that process alone (WSADuplicateSocket): nobody else can connect to
 anything. The file at the server's path holds the pipe's name, which nobody can guess; a client

@@ -15,7 +15,7 @@ class _Wait:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.has_lock: Future[None] = Future()
-        self.has_lock.set_running_or_notify_cancel()  # whoever awaits it cannot cancel it
+        self.has_lock.set_running_or_notify_cancel()  # who awaits it cannot cancel it
         threading.Thread(target=self._run, name="boincvm-lock", daemon=True).start()
 
     def _run(self) -> None:

@@ -20,7 +20,7 @@ _SYSTEM, _ADMINISTRATORS = "S-1-5-18", "S-1-5-32-544"
 _INSTALLER = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"
 """The service that owns Windows' own files."""
 _OWNER_RIGHTS = "S-1-3-4"
-"""Stands for whoever owns the file."""
+"""Stands for the file's owner."""
 _POWERFUL = frozenset((_SYSTEM, _ADMINISTRATORS, _INSTALLER))
 """They can do everything anyway, as root on Linux."""
 _FILE, _OWNER, _OWNER_AND_LIST = 1, 1, 1 | 4

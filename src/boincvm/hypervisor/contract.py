@@ -230,7 +230,7 @@ class RemoteDesktopAccess(NamedTuple):
 
 
 class RemoteDesktop(Protocol):
-    """A server on this host that shows the screen to whoever knows a password."""
+    """A server on this host that shows the screen to anyone who knows a password."""
 
     @property
     def access(self) -> RemoteDesktopAccess | None:

@@ -110,13 +110,13 @@ class _Writer:
         if not any(merged):
             return 0
         merged.byteswap()
-        at = self._take()
+        at = self._allocate()
         self._put(at, merged.tobytes())
         return int(at | _IN_USE_ONCE)
 
     def _copy(self, layer: _Layer, offset: int) -> int:
         data = read_at(layer.file.fileno(), CLUSTER, offset)
-        at = self._take()
+        at = self._allocate()
         self._put(at, data)  # the last cluster of a file may be short
         return at
 
@@ -128,7 +128,7 @@ class _Writer:
             table = -(-blocks * 8 // CLUSTER)
         total = clusters + blocks + table
         counts = struct.pack(">H", 1) * total
-        offsets = array("Q", (self._take() for _ in range(blocks)))
+        offsets = array("Q", (self._allocate() for _ in range(blocks)))
         for number, offset in enumerate(offsets):
             part = counts[number * CLUSTER : (number + 1) * CLUSTER]
             self._put(offset, part.ljust(CLUSTER, b"\0"))
@@ -138,7 +138,7 @@ class _Writer:
         self._put(at, offsets.tobytes().ljust(table * CLUSTER, b"\0"))
         return at, table
 
-    def _take(self) -> int:
+    def _allocate(self) -> int:
         offset: int = self._next * CLUSTER
         self._next += 1
         return offset

@@ -1,4 +1,4 @@
-"""Work that goes on to its end although whoever waits for it is cancelled."""
+"""Work that goes on to its end although the task that waits for it is cancelled."""
 
 import asyncio
 from collections.abc import Coroutine

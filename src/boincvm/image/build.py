@@ -23,7 +23,12 @@ from boincvm.image import (
     tools,
     unpack,
 )
-from boincvm.image.additions import (
+from boincvm.image.architectures import AMD64, ARCHITECTURES, HOST, ImageArchitecture
+from boincvm.image.build_check import CHECK_MEMORY, Check, run_check
+from boincvm.image.build_directory import build_directory
+from boincvm.image.build_script import BuildScript, run_script
+from boincvm.image.configure import ConfiguringLines, configure
+from boincvm.image.customization import (
     LIBRARIES,
     OwnFile,
     add_own_files,
@@ -33,12 +38,7 @@ from boincvm.image.additions import (
     place_python_packages,
     read_own_files,
 )
-from boincvm.image.architectures import AMD64, ARCHITECTURES, HOST, ImageArchitecture
-from boincvm.image.build_check import CHECK_MEMORY, Check, run_check
-from boincvm.image.build_directory import build_directory
-from boincvm.image.build_script import BuildScript, run_script
-from boincvm.image.configure import ConfiguringLines, configure
-from boincvm.image.exclude import is_for_kernel, trim
+from boincvm.image.exclude import is_for_kernel, remove_unused
 from boincvm.image.kernel import KernelPackage, read_kernel
 from boincvm.image.kernels import store as kernel_store
 from boincvm.image.kernels.modules import check_modules
@@ -295,7 +295,7 @@ def _build(
             boots = (target / KERNEL, target / INITRD)
             configure(tree, *boots, directory, boot, lines.receive, architecture.machine)
     with progress.step("leaving out unneeded files"):
-        trim(tree)
+        remove_unused(tree)
         postinst_files.add_busybox_commands(tree, programs)
     python_packages: tuple[str, ...] = ()
     distributions: tuple[Distribution, ...] = ()

@@ -52,7 +52,7 @@ def is_unused(name: str) -> bool:
     return is_unread(name) or _UNUSED.match(name) is not None
 
 
-def trim(tree: Tree) -> None:
+def remove_unused(tree: Tree) -> None:
     """Remove from `tree` what is no longer needed. Raises ImageBuildError."""
     for name in reversed(tree.names()):
         if is_unused(name):

@@ -80,7 +80,7 @@ def fetch_locked(
     archives = _archives()
     with locks.exclusive(archives.parent / "lock", lambda: progress.detail(_WAITS)):
         progress.detail("comparing packages with the lock file")
-        lacking = [package for package in packages if not _take(archives, package, directory)]
+        lacking = [package for package in packages if not _provide(archives, package, directory)]
         if lacking:
             progress.detail(f"fetching {len(lacking)} packages of the lock file")
             wanted = tuple(f"{name}:{kind}={version}" for name, version, kind, _ in lacking)
@@ -89,7 +89,7 @@ def fetch_locked(
                 _fetch(wanted, suite, mirror, directory, architecture, digests=digests)
             except ToolError as error:
                 raise _gone(error, suite) or _explained(error, suite) from error
-        others = [package for package in lacking if not _take(archives, package, directory)]
+        others = [package for package in lacking if not _provide(archives, package, directory)]
         if others:
             raise ImageBuildError(
                 f"the archive's {_named(others)} are not those whose digests are in the lock file",
@@ -99,7 +99,7 @@ def fetch_locked(
     return [directory / name for name in sorted(package.file_name for package in packages)]
 
 
-def _take(archives: Path, package: LockedPackage, directory: Path) -> bool:
+def _provide(archives: Path, package: LockedPackage, directory: Path) -> bool:
     """Give the build the file of exactly this package, and tell whether it is there."""
     try:
         own = _own(archives / package.file_name, directory)

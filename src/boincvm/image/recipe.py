@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from boincvm.errors import BoincvmError, JobFileError
 from boincvm.host.files import read_regular
-from boincvm.image.additions import OwnFile, check_own_files, check_requirements, own_file
 from boincvm.image.architectures import AMD64, ARCHITECTURES
 from boincvm.image.build_check import Check
 from boincvm.image.build_script import BuildScript
+from boincvm.image.customization import OwnFile, check_own_files, check_requirements, own_file
 from boincvm.image.lock import Asked, check_regular
 from boincvm.image.names import MOST_PACKAGES, check_package_names
 from boincvm.job import values

@@ -251,7 +251,7 @@ class _Reader:
     def _peek(self, length: int = 1) -> str:
         return self._text[self._position : self._position + length]
 
-    def _take(self, length: int = 1) -> str:
+    def _consume(self, length: int = 1) -> str:
         taken = self._peek(length)
         if len(taken) < length:
             raise self._error("an early end")
@@ -266,7 +266,7 @@ class _Reader:
         branches: list[_Steps] = [[]]
         while self._peek() not in ("", ")"):
             if self._peek() == "|":
-                self._take()
+                self._consume()
                 branches.append([])
             else:
                 branches[-1] += self._term()
@@ -281,7 +281,7 @@ class _Reader:
         """Read an assertion, or an atom with its repeats."""
         for text, kind in _ASSERTIONS.items():
             if self._peek(len(text)) == text:
-                self._take(len(text))
+                self._consume(len(text))
                 return [_Step(kind)]
         for text, kind in (("(?=", _Kind.AHEAD), ("(?!", _Kind.NOT_AHEAD)):
             if self._peek(3) == text:
@@ -289,7 +289,7 @@ class _Reader:
                 return [_Step(kind, first=len(steps) + 2), *steps, _Step(_Kind.MATCH)]
         steps = self._atom()
         while found := _REPEATS.match(self._text, self._position):
-            self._take(len(found[0]))
+            self._consume(len(found[0]))
             steps = self._repeated(steps, found)
         return steps
 
@@ -321,7 +321,7 @@ class _Reader:
         character = self._peek()
         if character == "(":
             return self._group("(?:" if self._peek(3) == "(?:" else "(")
-        self._take()
+        self._consume()
         if character == "[":
             return [_Step(_Kind.BYTE, self._set())]
         if character == ".":
@@ -334,7 +334,7 @@ class _Reader:
         return [_Step(_Kind.BYTE, frozenset((ord(character),)))]
 
     def _group(self, start: str) -> _Steps:
-        self._take(len(start))
+        self._consume(len(start))
         if start == "(" and self._peek() == "?":
             raise self._error("a group of an unknown kind")
         self._groups += start == "("
@@ -342,7 +342,7 @@ class _Reader:
         steps = self._alternatives()
         if self._peek() != ")":
             raise self._error("a ( without its )")
-        self._take()
+        self._consume()
         if start != "(":
             return steps
         self._ended.add(number)
@@ -351,7 +351,7 @@ class _Reader:
     def _escape(self) -> _Steps:
         """Read what follows a backslash outside a set."""
         if reference := _REFERENCE.match(self._text, self._position):
-            number = int(self._take(len(reference[0])))
+            number = int(self._consume(len(reference[0])))
             if number not in self._ended:
                 raise self._error(f"a reference to group {number}, which has not ended,")
             self.referred.add(number)
@@ -361,13 +361,13 @@ class _Reader:
         return [_Step(_Kind.BYTE, self._escaped().bytes)]
 
     def _escaped(self) -> _Item:
-        character = self._take()
+        character = self._consume()
         if character in "dsw":
             return _Item(members=_CLASSES[character])
         if character in "DSW":
             return _Item(members=_ALL - _CLASSES[character.lower()])
         if character in "xu":
-            digits = self._take(2 if character == "x" else 4)
+            digits = self._consume(2 if character == "x" else 4)
             if not re.fullmatch("[0-9A-Fa-f]+", digits):
                 raise self._error(f"an escape \\{character} that is not a number")
             code = int(digits, 16)
@@ -375,14 +375,14 @@ class _Reader:
                 raise self._error(f"an escape \\{character}{digits} that is not a byte")
             return _Item(chr(code))
         if character == "c":
-            return _Item(self._take())
+            return _Item(self._consume())
         return _Item(_CONTROLS.get(character, character))
 
     def _set(self) -> frozenset[int]:
-        is_negated = self._peek() == "^" and self._take() == "^"
+        is_negated = self._peek() == "^" and self._consume() == "^"
         members: frozenset[int] = frozenset()
         if self._peek() == "]":  # the empty set, or its complement: unlike POSIX, `]` is no member
-            self._take()
+            self._consume()
             return _ALL if is_negated else members
         while self._peek() != "]":
             item = self._item()
@@ -390,11 +390,11 @@ class _Reader:
                 members |= self._range(item)
             else:
                 members |= item.bytes
-        self._take()
+        self._consume()
         return _ALL - members if is_negated else members
 
     def _range(self, first: _Item) -> frozenset[int]:
-        self._take()
+        self._consume()
         last = self._item()
         if not first.character or not last.character:
             raise self._error("a range that begins or ends with a class")
@@ -402,29 +402,29 @@ class _Reader:
             raise self._error("a range that ends before it begins")
         members = _between(first.character + last.character)
         if self._peek() == "-":  # a literal hyphen
-            members |= _Item(self._take()).bytes
+            members |= _Item(self._consume()).bytes
             if self._peek() == "-":
                 raise self._error("a second - after a range")
         return members
 
     def _item(self) -> _Item:
-        character = self._take()
+        character = self._consume()
         if character == "\\":
             if self._peek() and self._peek() in "123456789B":
                 raise self._error("an escape that has no meaning in a set")
             if self._peek() == "b":
-                self._take()
+                self._consume()
                 return _Item("\b")
             return self._escaped()
         kind = self._peek()
         if character != "[" or not kind or kind not in ":.=":
             return _Item(character)
-        self._take()
+        self._consume()
         end = self._text.find(f"{kind}]", self._position)
         if end < 0:
             raise self._error(f"a [{kind} without its end")
-        name = self._take(end - self._position)
-        self._take(2)
+        name = self._consume(end - self._position)
+        self._consume(2)
         return self._named(kind, name)
 
     def _named(self, kind: str, name: str) -> _Item:

@@ -15,7 +15,7 @@ from boincvm.host.own_files import make_directory
 from boincvm.paths import cache_directory
 
 _LOCK = "checkpoint.lock"
-"""In the cache directory; held by whoever makes a checkpoint on this host.
+"""In the cache directory; held by the process that makes a checkpoint on this host.
 
 It contains the id of the process that has held it last.
 """

@@ -179,11 +179,11 @@ class HostProgram:
                 self._loop.remove_reader(descriptor)
 
     def _read(self, descriptor: int) -> None:
-        if self._credit > 0 and self._take(descriptor, min(self._credit, _CHUNK)) == 0:
+        if self._credit > 0 and self._read_chunk(descriptor, min(self._credit, _CHUNK)) == 0:
             self._loop.remove_reader(descriptor)
             del self._outputs[descriptor]
 
-    def _take(self, descriptor: int, most: int) -> int | None:
+    def _read_chunk(self, descriptor: int, most: int) -> int | None:
         """Read up to `most` bytes and return how many; 0 at the end, None if there are none now."""
         try:
             data = os.read(descriptor, most)
@@ -252,7 +252,7 @@ class HostProgram:
         # All its processes are dead; only one that it passed a pipe to could still write.
         for descriptor in list(self._outputs):
             left = capacity(descriptor)
-            while left > 0 and (count := self._take(descriptor, min(left, _CHUNK))):
+            while left > 0 and (count := self._read_chunk(descriptor, min(left, _CHUNK))):
                 left -= count
         end = supervised_end(self._guarded, self._messages)
         times = end.user_time, end.system_time

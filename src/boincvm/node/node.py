@@ -78,7 +78,7 @@ class Node:
         """Ignore all further messages; calling it again is harmless.
 
         It must be called before the group ends, which then waits for what still runs, and that is
-        still answered. Whoever waits for an answer to a later message learns of the end by BYE.
+        still answered. Who waits for an answer to a later message learns of the end by BYE.
         """
         unsubscribe, self._unsubscribe = self._unsubscribe, None
         if unsubscribe is not None:

@@ -219,7 +219,7 @@ class MachineDirectory:
     def write_status(self, status: Status) -> None:
         """Write the status. Raises OSError.
 
-        Only by whoever holds the lock: another's would bring an older state back.
+        Only the holder of the lock may: another's would bring an older state back.
         """
         self._write(_STATE, status._replace(at=time.time())._asdict())
 

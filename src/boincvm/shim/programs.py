@@ -102,7 +102,7 @@ class _Guarded:
         try:
             return await self._session.guard(self._program.wait())
         except BoincvmError:
-            # Whoever learns of it may start the machine at once, and must not find it running.
+            # A user who learns of it may start the machine at once, and must not find it running.
             if self._session.is_ending:
                 await self._has_ended()
             raise

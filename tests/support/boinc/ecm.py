@@ -12,7 +12,7 @@ NUMBER = EXAMPLE / "number.txt"
 
 
 PACKED = "ecm_image_1.0.tar.gz"
-"""The file of the app version that is not here: whoever uses the example packs it."""
+"""The file of the app version that is not here: the user of the example packs it."""
 
 
 def version_files(packed: Path | None = None) -> list[TaskFile]:

@@ -122,9 +122,9 @@ class FakeGuest:
             program.signal(9)
 
     def verbs(self) -> dict[str, Verb]:
-        life = {name: self._verb(name) for name in ("pause", "resume", "save", "snapshot_take")}
+        usual = {name: self._verb(name) for name in ("pause", "resume", "save", "snapshot_take")}
         return {
-            name: self._chosen(name, verb) for name, verb in {**life, **self.files.verbs}.items()
+            name: self._chosen(name, verb) for name, verb in {**usual, **self.files.verbs}.items()
         }
 
     def _chosen(self, name: str, usual: Verb) -> Verb:

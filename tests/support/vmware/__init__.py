@@ -10,7 +10,7 @@ It keeps the rules of the real one that are documented, or that its users have r
 - `-T` has to name the product that is installed;
 - a snapshot puts a new layer over the disk, and the definition names it; a machine that goes on
   from a saved state removes it, unless the definition says that it is read-only;
-- a guest that reboots begins anew: nothing ends the machine;
+- a guest that reboots starts again: nothing ends the machine;
 - the log tells last with which status the machine's program exits, unless it was killed.
 
 That a machine which is paused is not suspended, and may have a snapshot taken, is our guess.

@@ -77,7 +77,7 @@ class WindowsPython:
     def boot(self) -> None:
         """Start Windows, and a desktop, which wine otherwise starts for the first that asks for it.
 
-        Both inherit the streams of whoever starts them, and would keep a pipe of ours open.
+        Both inherit the streams of the process that starts them, and would keep a pipe open.
         """
         self._wine(["cmd", "/c", "ver"], stdout=subprocess.DEVNULL)
         self._desktop = subprocess.Popen(

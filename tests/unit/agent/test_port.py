@@ -19,7 +19,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
         os.close(descriptor)
 
 
-def test_bytes_pass_as_they_are_and_what_was_read_is_told(lines: tuple[int, int]) -> None:
+def test_bytes_pass_as_they_are_and_what_was_read_is_reported(lines: tuple[int, int]) -> None:
     data, receipts = lines
     serial = port.open_serial_port()
     every = bytes(range(256)) * 5
@@ -41,7 +41,7 @@ def test_bytes_pass_as_they_are_and_what_was_read_is_told(lines: tuple[int, int]
     assert answered == every
 
 
-def test_nothing_is_told_where_there_was_nothing_to_read(lines: tuple[int, int]) -> None:
+def test_nothing_is_reported_where_there_was_nothing_to_read(lines: tuple[int, int]) -> None:
     serial = port.open_serial_port()
     with pytest.raises(BlockingIOError):
         serial.read(100)

@@ -292,7 +292,7 @@ def test_quiet_again_and_again() -> None:
             _, frames = quiet.wait()
         quiet.end()
         assert not quiet.is_on
-        # What comes now is for whoever is not quiet.
+        # What comes now is for the one that is not quiet.
         remote.sendall(encode("MESSAGE", {"message": "run", "call": str(number)}))
         assert [frame.headers["call"] for frame in link.read()] == [str(number)]
     sent = [frame.headers["message"] for frame in Parser().feed(remote.recv(1 << 16))]

@@ -45,18 +45,18 @@ def test_a_tick_is_seen_at_once_and_seldom_looked_for(period: float, jitter: flo
     assert share < 0.001
 
 
-def test_where_looks_are_cheap_all_that_is_said_is_heard_soon() -> None:
+def test_where_reads_are_cheap_all_that_is_sent_is_read_soon() -> None:
     _, looks = simulate(1.0, 0.0, 60, cost=3e-6)
     gaps = [b - a for a, b in pairwise(looks) if a > 20]
     assert max(gaps) < 2 * SHORTEST
 
 
-def test_a_client_that_was_silent_is_heard_at_once_again() -> None:
+def test_a_client_that_was_silent_is_read_at_once_again() -> None:
     latencies, _ = simulate(1.0, 0.002, 100, silent=range(40, 70))
     assert median(latencies[50:]) < 0.008
 
 
-def test_a_client_with_another_period_is_still_heard() -> None:
+def test_a_client_with_another_period_is_still_read() -> None:
     latencies, _ = simulate(0.05, 0.0, 30)
     assert max(latencies) < 2 * LONGEST
     latencies, _ = simulate(7.0, 0.0, 100)

@@ -126,7 +126,7 @@ def test_a_message_with_what_are_no_headers(headers: bytes, length: bytes, step:
     ]
 
 
-def test_frames_before_a_fault_are_told() -> None:
+def test_frames_before_a_fault_are_reported() -> None:
     with pytest.raises(StompError) as failure:
         parse(b"SEND\na:b\n\n\0HELLO\n\n\0")
     assert failure.value.frames == [Frame("SEND", {"a": "b"})]

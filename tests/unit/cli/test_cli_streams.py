@@ -127,7 +127,7 @@ _READS = (
         ('exec <&-; "$@"', "nothing", False),
     ],
 )
-def test_a_loop_whose_input_is_taken_is_told(
+def test_a_loop_whose_input_is_taken_is_reported(
     tmp_path: Path, script: str, reads: str, reported: bool
 ) -> None:
     (tmp_path / "list").write_text("1\n2\n3\n")

@@ -40,7 +40,7 @@ def test_keys_and_sizes_come_through_however_they_are_cut(before, after, cuts):
     assert sizes == [(300, 65535)]
 
 
-def test_what_no_near_end_says_is_passed_over():
+def test_what_no_local_end_sends_is_skipped():
     assert Frames().feed(b"a\0xb") == (b"axb", None)
 
 
@@ -61,7 +61,7 @@ def talk(peer: subprocess.Popen[bytes], typed: bytes) -> str:
     with peer:
         assert peer.stdin is not None
         assert peer.stdout is not None
-        # Apart from reading, as at the near end: neither waits for the other.
+        # Apart from reading, as at the local end: neither waits for the other.
         typing = threading.Thread(target=_type, args=(peer.stdin, typed))
         typing.start()
         shown = peer.stdout.read().decode("latin-1")
@@ -158,7 +158,7 @@ def test_the_end_of_input_hangs_up():
         assert peer.wait(LIMIT) == 5
 
 
-def test_who_does_not_hear_of_it_is_killed():
+def test_a_program_that_ignores_it_is_killed():
     peer = start("sh", "-c", "trap '' HUP; echo ready; while :; do sleep 0.01; done")
     with peer:
         assert peer.stdout is not None
@@ -168,7 +168,7 @@ def test_who_does_not_hear_of_it_is_killed():
         assert peer.wait(LIMIT) == 137
 
 
-def test_whoever_says_nothing_for_long_is_gone():
+def test_a_silent_end_is_gone_after_a_while():
     argv = shell_argv(
         USUAL, ("sh", "-c", "trap 'exit 5' HUP; while :; do echo on; sleep 0.01; done")
     )
@@ -184,7 +184,7 @@ def test_whoever_says_nothing_for_long_is_gone():
     assert peer.returncode == 5
 
 
-# The near end, on a terminal with a program behind it that needs no controller.
+# The local end, on a terminal with a program behind it that needs no controller.
 
 _NEARBY = """
 import os, subprocess, sys
@@ -244,7 +244,7 @@ async def test_a_signal_ends_it_and_the_terminal_is_as_before(number):
         assert terminal.modes() == terminal.modes_before
 
 
-async def test_the_user_leaves_whoever_does_not_hear():
+async def test_the_user_can_leave_a_guest_that_does_not_answer():
     script = "trap '' HUP INT; stty -echo; echo ready; while :; do sleep 1; done"
     async with own("sh", "-c", script) as terminal:
         await until_raw(terminal)
@@ -264,7 +264,7 @@ async def test_a_sign_of_life_while_nobody_types():
         await terminal.until("ended True 0")
 
 
-async def test_the_far_end_is_gone_at_once():
+async def test_the_remote_end_is_gone_at_once():
     async with own("true") as terminal:
         await terminal.until("ended True 0")
         assert terminal.modes() == terminal.modes_before

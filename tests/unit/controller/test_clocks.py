@@ -70,7 +70,7 @@ async def test_presence_goes_by_another_clock(
         bus.deliver("g", b"STILL_ALIVE")
         assert hub.registry.presence("g") is Presence.PRESENT
         assert seen == [Change.FOUND]
-        # And whoever falls silent is noticed in time.
+        # And a guest that falls silent is noticed in time.
         with quick_presence(monkeypatch):
             hub.registry.close()
             hub.registry.watch()
@@ -133,7 +133,7 @@ async def test_another_controller_after_a_jump(jump: float, clock: Clock, tmp_pa
         assert not endless.is_finished
         assert controller.hub.registry.presence("g") is Presence.SILENT
         await asyncio.sleep(0)
-        assert [event.number for event in controller.events.after(0)][:last] == [
+        assert [event.number for event in controller.events.list_after(0)][:last] == [
             *range(1, last + 1)
         ]
         if jump > 0:
@@ -151,7 +151,7 @@ async def test_machines_bear_it(jump: float, clock: Clock, tmp_path: Path) -> No
         await call(controller, "create", {"name": "a", "memory": "256M"})
     async with run_controller(tmp_path / "c") as controller:
         assert [one.id for one in controller.machines.all()] == ["a"]
-        (found,) = [one for one in controller.events.after(0) if one.kind == "vm_state"]
+        (found,) = [one for one in controller.events.list_after(0) if one.kind == "vm_state"]
         assert found.vm == "a"
 
 

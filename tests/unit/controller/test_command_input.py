@@ -91,7 +91,7 @@ async def test_a_large_input_in_many_windows() -> None:
 
 
 @pytest.mark.parametrize("lost", [True, False])
-async def test_who_gives_to_a_guest_that_goes_is_let_go(lost: bool) -> None:
+async def test_who_gives_to_a_guest_that_goes_does_not_wait(lost: bool) -> None:
     async with net() as made, asyncio.TaskGroup() as givers:
         command = made.table.submit(made.guests.values(), DEAF)
         giver = givers.create_task(made.table.give_input(command.id, bytes(2 * WINDOW)))

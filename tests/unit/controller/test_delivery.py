@@ -51,7 +51,7 @@ def opened(post: Post, *letters: Letter, first_wait: float | None = None) -> Del
     return made
 
 
-async def test_at_beats_until_it_is_settled() -> None:
+async def test_at_beats_until_it_is_done() -> None:
     post, a, b = Post(), Letter("a"), Letter("b")
     made = opened(post, a, b)
     made.handle_beat("g")

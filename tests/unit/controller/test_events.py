@@ -29,10 +29,10 @@ def log_with_gaps() -> EventLog:
     [(0, [1, 50, 100]), (1, [50, 100]), (49, [50, 100]), (50, [100]), (100, []), (1000, [])],
 )
 async def test_numbers_may_have_gaps(after: int, expected: list[int]) -> None:
-    assert numbers(log_with_gaps().after(after)) == expected
+    assert numbers(log_with_gaps().list_after(after)) == expected
 
 
-async def test_who_follows_hears_of_what_comes_behind_a_gap() -> None:
+async def test_who_follows_gets_what_comes_behind_a_gap() -> None:
     log = log_with_gaps()
     follow = log.follow(100)
     log.add("vm_state", "a", "it is paused")
@@ -42,7 +42,7 @@ async def test_who_follows_hears_of_what_comes_behind_a_gap() -> None:
 
 
 async def test_so_many_at_most() -> None:
-    assert numbers(log_with_gaps().after(0, 2)) == [1, 50]
+    assert numbers(log_with_gaps().list_after(0, 2)) == [1, 50]
 
 
 async def test_no_number_is_given_twice(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ async def test_no_number_is_given_twice(tmp_path: Path) -> None:
     async with run_controller(tmp_path / "c") as controller:
         assert controller.events.last >= last
         controller.events.add("vm_state", "a", "something")
-        assert [event.text for event in controller.events.after(last)] == ["something"]
+        assert [event.text for event in controller.events.list_after(last)] == ["something"]
 
 
 async def test_a_damaged_file_of_one_machine_keeps_no_other_from_starting(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ async def test_a_damaged_file_of_one_machine_keeps_no_other_from_starting(tmp_pa
             await call(controller, "create", {"name": name, "memory": "256M"})
     (directory / "machines/a/bus.json").write_text("{")
     async with run_controller(directory) as controller:
-        troubles = [event for event in controller.events.after(0) if event.kind == "trouble"]
+        troubles = [event for event in controller.events.list_after(0) if event.kind == "trouble"]
         assert [(event.vm, "is damaged" in event.text) for event in troubles] == [("a", True)]
         assert [machine.id for machine in controller.machines.all()] == ["a", "b"]
 

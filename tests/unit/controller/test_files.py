@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boincvm import tar_trees
-from boincvm.controller.files import spool
-from boincvm.controller.files import transfer as file_traffic
+from boincvm.controller.files import spool, transfer
 from boincvm.controller.protocol import transfer_rules
 from boincvm.controller.protocol.requests import Reply
 from boincvm.controller.protocol.transfer_rules import PIECE
@@ -28,7 +27,7 @@ from boincvm.errors import (
     UsageError,
 )
 from boincvm.exit_codes import ExitCode
-from boincvm.node import files as guest_files
+from boincvm.node import files as node_files
 from boincvm.node.files import NodeFiles
 from support.controller.lossy_files import FileNet, file_net, pieces_of, tar_of
 
@@ -144,7 +143,7 @@ async def test_a_put_goes_on_where_a_killed_controller_left_it(tmp_path: Path) -
         other = await put(made, DATA[:-1], transfer="mine")
         assert "another transfer" in message(other)
         assert await put(made, DATA, transfer="mine") == {"state": "put", "size": len(DATA)}
-        assert made.host.pieces - before <= 21 - 10 + file_traffic.WINDOW
+        assert made.host.pieces - before <= 21 - 10 + transfer.WINDOW
         assert (made.host.root / "a/b").read_bytes() == DATA
         # Once more, as of one that was killed before it heard of the end.
         now = made.host.pieces
@@ -188,7 +187,7 @@ async def test_one_that_is_not_wanted_any_more_leaves_nothing(tmp_path: Path) ->
 
 
 async def test_an_end_that_takes_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest_files, "ANSWER_WITHIN", 0.01)
+    monkeypatch.setattr(node_files, "ANSWER_WITHIN", 0.01)
     async with file_net(tmp_path) as made, asyncio.TaskGroup() as tasks:
         made.host.file_root.go.clear()
         task = tasks.create_task(put(made, b"abc"))
@@ -206,8 +205,8 @@ async def test_an_end_that_takes_its_time(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_transfers_that_nobody_asks_for_are_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_files, "IDLE", 10.0)
-    monkeypatch.setattr(guest_files, "MOST_TRANSFERS", 2)
+    monkeypatch.setattr(node_files, "IDLE", 10.0)
+    monkeypatch.setattr(node_files, "MOST_TRANSFERS", 2)
     loop, passed = asyncio.get_running_loop(), 0.0
     now = loop.time
     monkeypatch.setattr(loop, "time", lambda: now() + passed)
@@ -240,7 +239,7 @@ async def test_a_guest_that_goes_leaves_the_others(tmp_path: Path) -> None:
 async def test_one_slow_guest_does_not_hold_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_traffic, "PATIENCE", 2.0)
+    monkeypatch.setattr(transfer, "PATIENCE", 2.0)
     async with file_net(tmp_path, "g1", "g2") as made:
 
         async def never(_: Mapping[str, object], __: bytes) -> Reply:
@@ -304,10 +303,10 @@ async def test_the_guests_disk_is_full(tmp_path: Path, monkeypatch: pytest.Monke
         def full(_: int, __: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        from boincvm.node import transfers as file_transfers
+        from boincvm.node import transfers
 
         with monkeypatch.context() as patch:
-            patch.setattr(file_transfers.os, "write", _only_for(made.host.spool, full))
+            patch.setattr(transfers.os, "write", _only_for(made.host.spool, full))
             outcome = await put(made, DATA)
         assert outcome["error"]["code"] == ExitCode.HOST_DISK_FULL  # type: ignore[index]
         await made.host.until_empty()

@@ -71,7 +71,7 @@ EXPECTED = Counter(
 )
 
 
-async def test_each_thing_is_told_once_and_when_it_has_happened() -> None:
+async def test_each_thing_is_reported_once_and_when_it_has_happened() -> None:
     journal = Counting()
     made = story(table_with(journal))
     assert made.is_finished
@@ -82,7 +82,7 @@ async def test_events_tell_the_ends_and_the_store_is_told_all() -> None:
     journal, events = Counting(), EventLog()
     made = story(table_with(EventJournal(events, journal)))
     assert journal.reported == EXPECTED
-    begun, ended = events.after(0)
+    begun, ended = events.list_after(0)
     assert (begun.kind, begun.vm, begun.more) == ("command_started", None, {"command": made.id})
     assert begun.text.isprintable()
     assert "3 machines" in begun.text
@@ -108,7 +108,7 @@ async def test_how_one_has_ended(state: State, result: Result | None, text: str)
     journal = EventJournal(events, NoJournal())
     journal.submitted(command)
     journal.finished(command)
-    begun, ended = events.after(0)
+    begun, ended = events.list_after(0)
     assert (begun.vm, ended.vm) == ("g", "g")
     assert len(begun.text) < 300
     assert begun.text.isprintable()

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from boincvm.controller.machines import autostart
-from boincvm.controller.machines import operations as life
+from boincvm.controller.machines import autostart, operations
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.protocol.guest import Guest
 from boincvm.errors import UsageError
@@ -268,7 +267,7 @@ async def test_a_shim_that_does_not_answer_is_killed_at_last(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else would ever end its machine."""
-    monkeypatch.setattr(life, "PATIENCE", 0.5)
+    monkeypatch.setattr(operations, "PATIENCE", 0.5)
     async with controlled(tmp_path) as asked:
         await make(asked, "a", "running", fake=fault)
         pausing = asyncio.ensure_future(asked.outcome("pause", "a"))
@@ -284,7 +283,7 @@ async def test_a_shim_that_does_not_answer_is_killed_at_last(
 async def test_one_that_never_comes_to_the_bus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(life, "ASK_LIMIT", 0.5)
+    monkeypatch.setattr(operations, "ASK_LIMIT", 0.5)
     async with controlled(tmp_path) as asked:
         await make(asked, "a", "running")
         guest = await asked.controller.hub.registry.wait_for("a")
@@ -298,7 +297,7 @@ async def test_one_that_never_comes_to_the_bus(
         await machine.until(lambda: not machine.has_shim)
 
 
-async def test_what_the_host_refuses_is_told_of_each(
+async def test_what_the_host_refuses_is_reported_of_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

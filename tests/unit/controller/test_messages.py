@@ -132,12 +132,12 @@ TO_GUESTS: list[ToGuest] = [
 
 
 @pytest.mark.parametrize("message", FROM_GUESTS, ids=lambda message: message.NAME)
-def test_what_a_guest_says_is_read_as_it_was_said(message: FromGuest) -> None:
+def test_what_a_guest_sends_is_read_as_it_was_sent(message: FromGuest) -> None:
     assert read_from_guest(message.encode()) == message
 
 
 @pytest.mark.parametrize("message", TO_GUESTS, ids=lambda message: message.NAME)
-def test_what_a_guest_is_told_is_read_as_it_was_told(message: ToGuest) -> None:
+def test_what_is_sent_to_a_guest_is_read_as_it_was_sent(message: ToGuest) -> None:
     assert read_to_guest(message.encode()) == message
 
 

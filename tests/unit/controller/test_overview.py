@@ -37,8 +37,8 @@ class World:
         self.hub.registry = Registry(self.see, lambda: self.now)
         self.machines = Machines(directory, lambda _: BrokerAddress("", ""), lambda _: None)
         self.machines.load()
-        life = MachineOperations(self.machines, self.hub)
-        self.overview = Overview(self.machines, self.hub, life, "our-host")
+        operations = MachineOperations(self.machines, self.hub)
+        self.overview = Overview(self.machines, self.hub, operations, "our-host")
 
     def see(self, guest: Guest, change: Change) -> None:
         machine = self.machines.find(guest.id)
@@ -238,7 +238,7 @@ def test_history_outlives_a_machine_s_sleep_and_no_guest(world: World) -> None:
         some.none() | some.floats(0, 1e12),
     )
 )
-def test_whatever_is_told_is_json(world: World, report: Report) -> None:
+def test_whatever_is_reported_is_json(world: World, report: Report) -> None:
     world.hub.registry.hello(Guest("g", "g"))
     world.take_report("g", report)
     json.dumps([*world.overview.vms("all"), *world.overview.history("g")], allow_nan=False)

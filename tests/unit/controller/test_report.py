@@ -26,7 +26,7 @@ FIELDS = ("state", "why", "cpu", "memory", "progress", "started_at")
         Report(VmState.RUNNING, "", 256.0, 1 << 40, 1.0, 1.7e9),
     ],
 )
-def test_it_is_read_as_it_was_told(report: Report) -> None:
+def test_it_is_read_as_it_was_reported(report: Report) -> None:
     assert Report.read(Envelope("STATE", json.loads(json.dumps(report.table())))) == report
 
 

@@ -180,7 +180,7 @@ async def test_damaged_words_for_the_bus_are_written_anew(tmp_path: Path) -> Non
 
 @with_shims
 @pytest.mark.parametrize("content", ["{", '{"commands": [{}]}', '{"commands": [{"request": 1}]}'])
-async def test_commands_that_are_damaged_are_told(content: str, tmp_path: Path) -> None:
+async def test_commands_that_are_damaged_are_reported(content: str, tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:
         await running(asked)
         assert await asked.outcome("save", "a") == {"state": "saved"}

@@ -80,7 +80,7 @@ async def test_guests_and_events_come_back(tmp_path: Path) -> None:
         assert second.events() == [Event(7, 1.5, "vm_state", "g", "it runs", {"state": "running"})]
 
 
-async def test_a_full_disk_stops_nobody_and_is_told_once(
+async def test_a_full_disk_stops_nobody_and_is_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "boincvm.controller")

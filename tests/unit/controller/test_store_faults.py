@@ -76,7 +76,7 @@ def damage(path: Path) -> Iterator[bytes]:
     yield b"SQLite format 3\0" + os.urandom(3 * page)
 
 
-def test_one_that_is_killed_loses_nothing_that_was_told(path: Path) -> None:
+def test_one_that_is_killed_loses_nothing_that_was_reported(path: Path) -> None:
     reported = 0
     for _ in range(3):
         path.unlink(missing_ok=True)

@@ -176,7 +176,7 @@ class Desktop(NamedTuple):
     access: RemoteDesktopAccess | None
 
 
-async def test_a_remote_desktop_is_told(
+async def test_a_remote_desktop_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     access = RemoteDesktopAccess("RDP", "127.0.0.1", 33890, "boincvm", "secret")

@@ -273,7 +273,7 @@ async def test_a_guest_that_was_asked_before_there_was_a_link() -> None:
         assert (await guest.receive("run")).headers["message-id"] == "2"
 
 
-def test_the_first_word_is_what_attach_would_have_said() -> None:
+def test_a_copy_s_attach_frame_is_what_attach_would_have_sent() -> None:
     new = CloneIdentity(b"\x01" * 64, b"")
     (frame,) = Parser().feed(attach_frame(8.0, new))
     head = frame.headers

@@ -50,7 +50,7 @@ def test_what_openssl_finds_or_was_told_is_enough(
     assert not are_trusted(file)
 
 
-def test_a_file_without_authorities_is_told(file: Path) -> None:
+def test_a_file_without_authorities_is_reported(file: Path) -> None:
     file.write_text("none")
     with pytest.raises(HostError, match="cannot be read"):
         authorities.system_security()

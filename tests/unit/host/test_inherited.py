@@ -11,10 +11,10 @@ import pytest
 
 from support.odd_start import (
     ALL,
-    ASKING,
     BACKGROUND,
     NOHUP,
     STATE,
+    STOPPING,
     ProcessState,
     clean,
     mask,
@@ -84,7 +84,7 @@ def test_what_programs_begin_with(odd: ProcessState) -> None:
     assert found == {
         "helper": clean(odd.sane),
         "tool of a build": clean(0o022),
-        "QEMU": clean(odd.sane, blocked=f"{mask(*ASKING):016x}"),  # see ChildProcess
+        "QEMU": clean(odd.sane, blocked=f"{mask(*STOPPING):016x}"),  # see ChildProcess
         "host program": clean(odd.sane),
         "shim": clean(odd.sane),
         "shell": clean(odd.sane),

@@ -127,7 +127,7 @@ def test_each_part_has_a_face() -> None:
 @pytest.mark.parametrize(
     ("platform", "name"), [("win32", "Windows"), ("darwin", "macOS"), ("haiku1", "haiku1")]
 )
-def test_what_a_system_lacks_is_told_by_its_name(
+def test_what_a_system_lacks_is_reported_by_its_name(
     monkeypatch: pytest.MonkeyPatch, platform: str, name: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)

@@ -208,7 +208,7 @@ def test_signals_wait(how: str) -> None:
     assert done.returncode in ended_by
 
 
-async def test_a_loop_hears_of_signals() -> None:
+async def test_a_loop_receives_signals() -> None:
     received: list[int] = []
     came = asyncio.Event()
 

@@ -24,8 +24,8 @@ from boincvm.hypervisor.qemu.start_source import (
     Cloned,
     Restored,
     StartSource,
-    after,
     free_layer,
+    next_layer,
 )
 from support.snapshots import DISK, MACHINE, MEMORY, MIB, TABLE, make_job
 
@@ -203,7 +203,7 @@ def test_a_manifest_that_says_what_it_may_not(
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_memory_that_cannot_be_loaded_is_told_before_qemu_starts(
+def test_memory_that_cannot_be_loaded_is_reported_before_qemu_starts(
     saved: MachineSpec, damage: str
 ) -> None:
     path = saved.directory / MEMORY
@@ -352,7 +352,7 @@ def test_holes_stay_holes(golden: Path) -> None:
 def test_names_of_layers_go_upwards(spec: MachineSpec) -> None:
     assert free_layer(spec.directory) == FIRST_LAYER
     (spec.directory / "disk-000041.qcow2").touch()
-    assert free_layer(spec.directory) == "disk-000042.qcow2" == after("disk-000041.qcow2")
+    assert free_layer(spec.directory) == "disk-000042.qcow2" == next_layer("disk-000041.qcow2")
 
 
 @pytest.mark.parametrize("kind", ["boot", "restored", "cloned"])

@@ -1,4 +1,4 @@
-"""What is begun is done to its end, even if whoever waits for it is cancelled."""
+"""What is begun is done to its end, even if the task that waits for it is cancelled."""
 
 import asyncio
 
@@ -46,8 +46,8 @@ async def test_its_error() -> None:
 
 
 @pytest.mark.parametrize("error", [None, ValueError("refused")])
-async def test_whoever_waits_is_cancelled(error: Exception | None) -> None:
-    """Even twice; then the cancellation counts, and an error is told as its cause."""
+async def test_the_task_that_waits_is_cancelled(error: Exception | None) -> None:
+    """Even twice; then the cancellation counts, and an error is its cause."""
     work = Work(error)
     waiting = await begun(work)
     for _ in range(2):

@@ -32,7 +32,7 @@ def append(file: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[FULL], [FULL[:30], FULL[30:]], list(FULL)])
-async def test_a_full_disk_is_told_once(file: Path, pieces: list[str]) -> None:
+async def test_a_full_disk_is_reported_once(file: Path, pieces: list[str]) -> None:
     reported: list[str] = []
     received = asyncio.Event()
 

@@ -89,7 +89,7 @@ def test_a_kernel_that_was_altered_is_not_used() -> None:
         b'{"format":1,"release":1,"sha256":"","size":0,"recipe":{}}',
     ],
 )
-def test_a_damaged_table_is_told(table: bytes) -> None:
+def test_a_damaged_table_is_reported(table: bytes) -> None:
     path = published("small").path.with_name("kernel.json")
     path.write_bytes(table)
     with pytest.raises(ImageDamagedError, match=r"kernel\.json cannot be read"):
@@ -139,7 +139,7 @@ def test_no_option_is_given_twice() -> None:
         assert sorted(set(names)) == sorted(names)
 
 
-def test_all_that_a_build_lacks_is_told_at_once(
+def test_all_that_a_build_lacks_is_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("boincvm.image.kernels.toolchain.search_path", lambda: str(tmp_path))

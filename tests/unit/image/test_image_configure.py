@@ -152,7 +152,7 @@ def test_traces_of_the_place_and_the_time_go(tree):
     assert (tree.directory / "etc/machine-id").read_bytes() == b""
 
 
-def test_a_terminal_hears_which_package_it_is():
+def test_a_terminal_shows_which_package_it_is():
     shown: list[str] = []
     lines = configure.ConfiguringLines(Progress(shown.append, is_live=True), 3)
     lines.receive("Setting up libc6:amd64 (2.36-9) ...")

@@ -70,7 +70,7 @@ def test_the_format_is_that_of_tar(packed):
     assert gzip.decompress(packed.read_bytes()) == tar(members())
 
 
-def test_whoever_packs_it_otherwise_but_with_the_same_content_is_welcome(store, tmp_path):
+def test_the_same_content_packed_in_another_way_is_welcome(store, tmp_path):
     path = tmp_path / "base.tar.gz"
     path.write_bytes(gzip.compress(tar(members())))
     assert unpack_image(path, "base", store) == manifest_of(CONTENTS).digest
@@ -197,7 +197,7 @@ def test_an_image_that_is_replaced_meanwhile_is_not_taken_for_it(packed, store, 
     assert state(store) == []
 
 
-def test_too_small_a_disk_is_told_before_anything_is_written(packed, store, monkeypatch):
+def test_too_small_a_disk_is_reported_before_anything_is_written(packed, store, monkeypatch):
     real = os.statvfs(packed)
     values = [*real]
     values[4] = 1  # f_bavail

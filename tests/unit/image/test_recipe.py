@@ -156,7 +156,7 @@ def test_a_script_that_is_too_long_or_no_text(directory: Path) -> None:
 
 
 def test_files_are_limited_together(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boincvm.image.additions._MOST_BYTES", 0)
+    monkeypatch.setattr("boincvm.image.customization._MOST_BYTES", 0)
     with pytest.raises(JobFileError, match=r"image.toml:1: found all --file have"):
         read(directory, "files = [{ from = 'tables', to = '/opt/' }]")
 

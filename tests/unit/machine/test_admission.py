@@ -172,7 +172,7 @@ async def test_who_gives_up_waiting_keeps_no_turn() -> None:
         one.end()
 
 
-def test_a_full_disk_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path) -> int:
         raise OSError(28, "No space left on device")
 

@@ -175,7 +175,7 @@ async def test_a_wish_does_not_wait_longer_than_the_period() -> None:
         watch.set(110.0)
         assert await is_due(task, LIMIT)
     watch.set(209.0)
-    async with waiting(timer) as task:  # and the period begins anew
+    async with waiting(timer) as task:  # and the period starts again
         assert not await is_due(task, A_MOMENT)
         watch.set(210.0)
         assert await is_due(task, LIMIT)
@@ -204,7 +204,7 @@ async def test_an_order_counts_while_the_watch_is_paused() -> None:
         await order
 
 
-async def test_whoever_has_ordered_hears_why_there_is_none() -> None:
+async def test_a_request_fails_with_the_reason_why_there_is_none() -> None:
     timer, _ = times(1000.0)
     orders = [asyncio.create_task(timer.order()) for _ in range(2)]
     await due_at_once(timer)
@@ -215,7 +215,7 @@ async def test_whoever_has_ordered_hears_why_there_is_none() -> None:
     timer.conclude(None)  # nobody waits any more
 
 
-async def test_whoever_gave_up_is_forgotten() -> None:
+async def test_a_request_that_was_given_up_is_forgotten() -> None:
     timer, _ = times(1000.0)
     patient, impatient = (asyncio.create_task(timer.order()) for _ in range(2))
     await due_at_once(timer)

@@ -57,7 +57,7 @@ def test_one_that_is_found_twice() -> None:
     assert errors == []
 
 
-def test_what_the_job_names_is_not_judged() -> None:
+def test_what_the_job_names_is_accepted() -> None:
     items, errors = distinct([*found("d"), *found("y:d/x")])
     assert (len(items), errors) == (2, [])
 

@@ -421,7 +421,7 @@ async def test_there_must_be_a_source(driver: Driver, spec: MachineSpec) -> None
 
 
 @pytest.mark.parametrize("wanted", ["network", "display"])
-async def test_what_the_driver_has_not_is_told_before_anything_starts(
+async def test_what_the_driver_has_not_is_reported_before_anything_starts(
     wanted: str, spec: MachineSpec
 ) -> None:
     driver = FakeDriver()

@@ -39,7 +39,7 @@ async def ends(program: GuestProgram) -> ProgramEnd:
 async def test_a_program_that_the_guest_has_yet_to_start_is_not_in_what_is_saved(
     tmp_path: Path,
 ) -> None:
-    """Otherwise whoever resumes from that expects a program that the machine does not have."""
+    """Otherwise a run that resumes from that expects a program that the machine does not have."""
     async with linked() as (guest, link):
         session = cast(Session, SimpleNamespace(link=link, fail=lambda _: None))
         run = TaskRun(session, MachineTask(argv=("prog",)), tmp_path, no_streams)

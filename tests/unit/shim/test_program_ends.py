@@ -1,4 +1,4 @@
-"""Programs in a machine that dies: whoever learns of their end finds the machine ended."""
+"""Programs in a machine that dies: who learns of their end finds the machine ended."""
 
 import asyncio
 from pathlib import Path

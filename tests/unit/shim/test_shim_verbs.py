@@ -318,7 +318,7 @@ async def test_the_first_cause_of_an_end_counts(up: tuple[ShimMachine, Stub]) ->
         group.create_task(machine.fail(HypervisorError("it was killed")))
     assert stub.calls == ["kill"]
     assert machine.directory.status().state is VmState.POWERED_OFF
-    # Whoever was at work when it ended does not bring it back.
+    # A verb that was at work when it ended does not bring it back.
     machine._set(VmState.RUNNING)
     assert machine.directory.status().state is VmState.POWERED_OFF
 

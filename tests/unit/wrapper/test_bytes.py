@@ -102,7 +102,7 @@ async def test_from_the_job_file_to_program_archive_and_log(
 
 
 @pytest.mark.parametrize("name", [b"no\xe9", "nö".encode(), b"n\xc3\xa9\xe9"])
-async def test_what_is_told_of_a_failure(
+async def test_what_is_reported_of_a_failure(
     slot: HostSlot, locale: Mapping[str, str], name: bytes
 ) -> None:
     """The finish file and the log contain the name unchanged."""

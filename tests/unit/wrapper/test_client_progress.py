@@ -51,7 +51,7 @@ async def test_the_fraction_by_weights(slot: HostSlot) -> None:
     await slot.wait()
     (slot.path / "b").unlink()
     await slot.begin()
-    await fraction_is(slot, 0.25)  # the second task begins anew
+    await fraction_is(slot, 0.25)  # the second task starts at zero
     slot.write("b", "")
     slot.write("c", "")
     await fraction_is(slot, 0.375)

@@ -162,7 +162,7 @@ async def test_a_program_finds_nothing_of_ours(start: Start, tmp_path: Path) -> 
     assert int(ignored.split()[1], 16) & ((1 << 31) - 1) == 0
 
 
-async def test_whoever_reads_an_output_sees_its_end(start: Start, tmp_path: Path) -> None:
+async def test_the_reader_of_an_output_sees_its_end(start: Start, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     task = start("echo a; exec >&-; sleep 100", stdout=tmp_path / "pipe")
     async with asyncio.timeout(LIMIT):

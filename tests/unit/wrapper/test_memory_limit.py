@@ -115,7 +115,9 @@ def within(allowed: float) -> Callable[[GuestMemory | None], int | None]:
     return lambda guest: memory_for(SIZE, allowed, guest)
 
 
-async def test_a_machine_is_held_and_let_go(managed: ManagedMachine, machine: FakeMachine) -> None:
+async def test_a_machine_is_held_and_released(
+    managed: ManagedMachine, machine: FakeMachine
+) -> None:
     for allowed, expected in (
         (200 * MIB, 200 * MIB),
         (190 * MIB, 200 * MIB),  # a little less is not worth it

@@ -58,7 +58,7 @@ def complete_job(slot: HostSlot) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("location", NAMED)
-async def test_whatever_is_there_the_client_is_heard(
+async def test_whatever_is_there_the_client_is_obeyed(
     slot: HostSlot, location: str, kind: str
 ) -> None:
     """Either the job ends with a message, or it runs and can be suspended and aborted."""

@@ -94,7 +94,7 @@ def test_a_machine_that_fails_again_waits_longer_and_not_for_ever() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_apart(number: int) -> None:
+def test_a_full_disk_is_distinguished(number: int) -> None:
     error = error_of_system("it was not written", OSError(number, "No space"))
     assert isinstance(error, HostDiskFullError)
     assert "it was not written" in error.message

@@ -7,7 +7,7 @@ import pytest
 from boincvm.wrapper.slot.state import SIZES_FILE, sizes_at_begin
 
 
-def test_a_task_that_is_begun_again_hears_of_its_first_beginning(tmp_path: Path) -> None:
+def test_a_task_that_is_begun_again_learns_of_its_first_beginning(tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     out.write_bytes(b"before")
     files = {"stdout": out, "stderr": log}

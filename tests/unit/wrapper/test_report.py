@@ -107,7 +107,7 @@ def test_which_time_is_reported(source: CpuTimeSource, seconds: float) -> None:
     assert CpuSeconds(1, 2, 3).reported(source, 2.0) == seconds
 
 
-def test_the_client_hears_who_waits_for_the_network(tmp_path: Path) -> None:
+def test_the_client_learns_who_waits_for_the_network(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     assert not bench.send().want_network
     bench.steps.waits_for_network = True

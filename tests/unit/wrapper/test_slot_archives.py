@@ -245,7 +245,7 @@ def garbled(data: bytes, changes: list[tuple[int, int]], length: int) -> bytes:
     st.integers(100, 1000),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_damaged_archive_is_told_or_read(
+def test_a_damaged_archive_is_reported_or_read(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], length: int
 ) -> None:
     location = tmp_path_factory.mktemp("damaged")

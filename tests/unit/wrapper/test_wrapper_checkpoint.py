@@ -67,7 +67,7 @@ def test_what_the_stock_wrapper_reads_is_read(
         (b"3 1_0 x\n", Checkpoint(3), "is invalid"),
     ],
 )
-def test_nonsense_is_told_and_not_believed(
+def test_nonsense_is_reported_and_not_believed(
     tmp_path: Path, content: bytes, expected: Checkpoint, fault: str
 ) -> None:
     found = restored(tmp_path, content)

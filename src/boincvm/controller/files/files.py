@@ -101,7 +101,7 @@ class Files:
             raise UsageError(f"a file's mode must be from 0 to {MOST_MODE:o}")
         transfer_id = secrets.token_hex(8) if transfer is None else check_transfer_id(transfer)
         guests, refused = (await self._find(vm_selector)).required(vm_selector)
-        with await Spooled.take(source, self._spool, size, MOST_BYTES) as content:
+        with await Spooled.store(source, self._spool, size, MOST_BYTES) as content:
             table: dict[str, object] = {
                 "transfer": transfer_id,
                 "path": str(destination),

@@ -25,7 +25,7 @@ class Spooled:
         """BLAKE2b of 256 bits, in hexadecimal."""
 
     @classmethod
-    async def take(
+    async def store(
         cls, source: AsyncIterator[bytes], directory: Path | None, size: int | None, most: int
     ) -> Self:
         """Store all of `source`, which should have `size` bytes, on the disk of `directory`.

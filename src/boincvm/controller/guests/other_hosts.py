@@ -222,7 +222,7 @@ class OtherHosts:
                     return  # asked again at its next message
             else:
                 host.fetched = wanted
-                self._take(host, fetched.machines if fetched.fault is None else {})
+                self._update_machines(host, fetched.machines if fetched.fault is None else {})
                 if fetched.fault is not None:
                     self.on_change(host, HostChange.LIES, fetched.fault)
             await asyncio.sleep(PAUSE)
@@ -239,7 +239,7 @@ class OtherHosts:
             fetched.add(reply)
         return fetched
 
-    def _take(self, host: OtherHost, machines: dict[str, HostMachine]) -> None:
+    def _update_machines(self, host: OtherHost, machines: dict[str, HostMachine]) -> None:
         before, host.machines = host.machines, machines
         for machine_id in before.keys() - machines.keys():
             self.on_machine(machine_id, None)

@@ -41,7 +41,7 @@ class Streams:
         after = _whole(request, "after")
         if request.query_params.get("follow") == "yes":
             return Flow(_lines(self._tables(after)), self._shutdown, _LINES)
-        found = [event.table() for event in self._controller.events.after(after)]
+        found = [event.table() for event in self._controller.events.list_after(after)]
         return Response(b"".join(map(_line, found)), media_type=_LINES)
 
     async def _tables(self, after: int) -> AsyncGenerator[dict[str, Json], None]:

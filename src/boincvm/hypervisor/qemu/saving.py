@@ -27,7 +27,7 @@ from boincvm.hypervisor.qemu.command import (
 )
 from boincvm.hypervisor.qemu.monitor import Monitor
 from boincvm.hypervisor.qemu.saved import read_saved_state
-from boincvm.hypervisor.qemu.start_source import after
+from boincvm.hypervisor.qemu.start_source import next_layer
 from boincvm.hypervisor.saved_state import memory_name
 from boincvm.hypervisor.uninterrupted import uninterrupted
 
@@ -145,7 +145,7 @@ class Saving:
         """Return how to merge all layers, or None if there are not too many."""
         if len(self.layers) < MOST_LAYERS:
             return None
-        return Merge(self.layers, after(new_layer))
+        return Merge(self.layers, next_layer(new_layer))
 
     async def _use_merged(self, merge: Merge) -> None:
         """Put the layer in use over the merged one, which has the same content."""

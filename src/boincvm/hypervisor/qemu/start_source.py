@@ -36,7 +36,7 @@ LOAD_LIMIT = 900.0
 """Seconds that reading a machine's memory from a slow disk may take."""
 
 
-def after(layer: str) -> str:
+def next_layer(layer: str) -> str:
     """Return a name for the next layer after `layer`."""
     return layer_name(int(Path(layer).stem.removeprefix("disk-")) + 1)
 

@@ -100,33 +100,33 @@ class _Reader:
         self._section = 0
         self._block = -1  # "the same block" is valid across sections
 
-    def _take(self, count: int) -> bytes:
+    def _read_exactly(self, count: int) -> bytes:
         data = self._source.read(count)
         if len(data) != count:
             raise StreamError("it ends prematurely")
         return data
 
-    def _word(self) -> int:
-        return int(_WORD.unpack(self._take(8))[0])
+    def _uint64(self) -> int:
+        return int(_WORD.unpack(self._read_exactly(8))[0])
 
-    def _long(self) -> int:
-        return int(_LONG.unpack(self._take(4))[0])
+    def _uint32(self) -> int:
+        return int(_LONG.unpack(self._read_exactly(4))[0])
 
     def read(self) -> Frame:
         head = self._head()
-        self._section = self._long()
-        if self._take(self._take(1)[0]) != _RAM:
+        self._section = self._uint32()
+        if self._read_exactly(self._read_exactly(1)[0]) != _RAM:
             raise StreamError("it does not begin with memory")
-        instance, version = self._long(), self._long()
+        instance, version = self._uint32(), self._uint32()
         blocks = self._blocks()
         self._footer()
         self._sink.begin(blocks)
         kind = _PART
         while kind != _END:
-            kind = self._take(1)[0]
-            if kind == _COMMAND and self._take(4) == _SWITCHOVER_START:
+            kind = self._read_exactly(1)[0]
+            if kind == _COMMAND and self._read_exactly(4) == _SWITCHOVER_START:
                 continue  # only devices that we never have take notice of it
-            if kind not in (_PART, _END) or self._long() != self._section:
+            if kind not in (_PART, _END) or self._uint32() != self._section:
                 raise StreamError("something else comes before the end of the memory")
             self._pages(blocks)
             self._footer()
@@ -136,45 +136,49 @@ class _Reader:
         return Frame(head, self._section, instance, version, blocks, tail)
 
     def _head(self) -> bytes:
-        head = self._take(_MARK_SIZE)
+        head = self._read_exactly(_MARK_SIZE)
         if struct.unpack(">II", head) != (_MAGIC, _VERSION):
             raise StreamError("it does not begin with QEMU's magic number")
-        kind = self._take(1)
+        kind = self._read_exactly(1)
         if kind[0] == _CONFIGURATION:
-            length = self._take(4)
+            length = self._read_exactly(4)
             if (size := _LONG.unpack(length)[0]) > 256:
                 raise StreamError("the name of its machine is too long")
-            head += kind + length + self._take(size)
-            kind = self._take(1)
+            head += kind + length + self._read_exactly(size)
+            kind = self._read_exactly(1)
             if kind[0] == _SUBSECTION:
                 head += kind + self._page_size()
-                kind = self._take(1)
+                kind = self._read_exactly(1)
         if kind[0] != _START:
             raise StreamError("its configuration is unknown")
         return head
 
     def _page_size(self) -> bytes:
         """Read the subsection that a target has whose pages may be of several sizes: AArch64."""
-        length = self._take(1)
-        name, version, bits = self._take(length[0]), self._take(4), self._take(4)
+        length = self._read_exactly(1)
+        name, version, bits = (
+            self._read_exactly(length[0]),
+            self._read_exactly(4),
+            self._read_exactly(4),
+        )
         if name != _PAGE_BITS or _LONG.unpack(bits)[0] != PAGE.bit_length() - 1:
             raise StreamError("its configuration is unknown")
         return length + name + version + bits
 
     def _blocks(self) -> tuple[Block, ...]:
-        word = self._word()
+        word = self._uint64()
         if word & _FLAGS != _SIZES:
             raise StreamError("it does not say how much memory there is")
         total = word & ~_FLAGS
         blocks: list[Block] = []
         while total > 0 and len(blocks) < _MOST_BLOCKS:
-            name = self._take(self._take(1)[0])
-            size = self._word()
+            name = self._read_exactly(self._read_exactly(1)[0])
+            size = self._uint64()
             if size % PAGE or not 0 < size <= _LARGEST_BLOCK:
                 raise StreamError(f"a block of {size} bytes")
             blocks.append(Block(name, size))
             total -= size
-        if total or self._word() != _EOS:
+        if total or self._uint64() != _EOS:
             raise StreamError("its blocks do not add up")
         return tuple(blocks)
 
@@ -196,19 +200,19 @@ class _Reader:
             if flags not in (_PAGE, _ZERO, _PAGE | _CONTINUE, _ZERO | _CONTINUE):
                 raise StreamError(f"pages of an unknown kind ({flags:#x})")
             if not flags & _CONTINUE:
-                block = names.get(self._take(self._take(1)[0]), -1)
+                block = names.get(self._read_exactly(self._read_exactly(1)[0]), -1)
             number = word >> 12
             if block < 0 or number >= limits[block]:
                 raise StreamError("a page outside all blocks")
             if flags & _PAGE:
-                page(block, number, self._take(PAGE))
+                page(block, number, self._read_exactly(PAGE))
             elif read(1) == b"\0":
                 zero(block, number)
             else:
                 raise StreamError("a page filled with something other than zeros")
 
     def _footer(self) -> None:
-        if self._take(1)[0] != _FOOTER or self._long() != self._section:
+        if self._read_exactly(1)[0] != _FOOTER or self._uint32() != self._section:
             raise StreamError("a section does not end where it should")
 
 

@@ -1,6 +1,6 @@
 """The sandbox around a User-mode Linux, made by bubblewrap(1).
 
-User-mode Linux alone does not keep a guest's programs from its kernel's memory, and whoever
+User-mode Linux alone does not keep a guest's programs from its kernel's memory, and who
 controls the kernel is a process of the host. So that process has a mount namespace with nothing in
 it but the kernel and its initrd, a network namespace without a network, PID and IPC namespaces in
 which nobody else is, no capabilities, a filter of system calls (seccomp.py), little private memory,

@@ -70,7 +70,7 @@ class Disks:
         size, wanted = _sizes(spec)
         self.chain = [Medium(_BASE, spec.root.resolve(), _FORMATS[spec.root_format])]
         for name in layers:
-            self._take(name)
+            self._add_existing(name)
         self.layers = layers
         if not layers:
             self._add_layer(wanted, size)
@@ -100,7 +100,7 @@ class Disks:
         self.chain[1:] = [Medium(layer, self.directory / name, "VDI")]
         self.layers = (name,)
 
-    def _take(self, name: str) -> None:
+    def _add_existing(self, name: str) -> None:
         check_layer(name, LAYER)
         layer = vdi.read_layer(self.directory / name)
         if layer.below != self.chain[-1].id or len(self.chain) > MOST_LAYERS:

@@ -57,7 +57,7 @@ class Disks:
             self._size = _wanted_size(spec, directory, layers)
             _make_base(spec, directory, self._size)
             for name in layers:
-                self.take(name)
+                self.add_existing(name)
             if are_frozen:
                 self._go_on()
             elif not layers:
@@ -67,8 +67,8 @@ class Disks:
     def top(self) -> Path:
         return self.directory / self.layers[-1]
 
-    def take(self, name: str) -> None:
-        """Take the layer `name`, which lies over the last one.
+    def add_existing(self, name: str) -> None:
+        """Add the layer `name`, whose file exists and which lies over the last one.
 
         Raises HypervisorError, LayerRefusedError, OSError.
         """

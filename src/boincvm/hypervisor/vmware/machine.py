@@ -281,7 +281,7 @@ class VMwareMachine:
         before = saved_states(disks.directory)
         await self._execute(home, "snapshot", name)
         try:
-            disks.take(_top(home))
+            disks.add_existing(_top(home))
         except LayerRefusedError as error:
             raise HypervisorError(f"VMware has put no layer over the disk: {error}") from error
         return _only(saved_states(disks.directory) - before)

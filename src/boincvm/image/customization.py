@@ -85,7 +85,7 @@ def check_requirements(requirements: tuple[str, ...]) -> tuple[str, ...]:
 def check_python(python: str, architecture: ImageArchitecture) -> None:
     """Check that pip, run by our Python, chooses what the image's Python needs.
 
-    It judges by its own Python what a package requires of others. `python`: the image's, like
+    It decides by its own Python what a package requires of others. `python`: the image's, like
     python3.11. Raises UsageError.
     """
     ours = f"python{sys.version_info.major}.{sys.version_info.minor}"

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import HostDiskFullError, ImageBuildError, InputFileError, UsageError
-from boincvm.image import additions, build
-from boincvm.image.additions import (
+from boincvm.image import build, customization
+from boincvm.image.architectures import AMD64, ARCHITECTURES
+from boincvm.image.customization import (
     add_own_files,
     add_python_packages,
     check_requirements,
@@ -24,7 +25,6 @@ from boincvm.image.additions import (
     place_python_packages,
     read_own_files,
 )
-from boincvm.image.architectures import AMD64, ARCHITECTURES
 from boincvm.image.lock import Distribution
 from boincvm.image.manifest import Manifest, Package, Recipe, decode_manifest
 from boincvm.image.progress import Progress
@@ -148,11 +148,11 @@ def test_pypi_that_cannot_be_reached(
 def test_pip_of_another_python_or_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would judge `python_version < "3.12"` and the like by its own."""
+    """It would decide `python_version < "3.12"` and the like by its own."""
     ours = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    additions.check_python(ours, AMD64)
+    customization.check_python(ours, AMD64)
     with pytest.raises(UsageError, match="on arm64 needs pip of the same Python"):
-        additions.check_python(ours, ARCHITECTURES["arm64"])
+        customization.check_python(ours, ARCHITECTURES["arm64"])
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(build.PYTHON_OF_SUITE, "bookworm", "python3.7")
     with pytest.raises(UsageError, match=r"--pip for python3\.7") as refused:
@@ -307,7 +307,7 @@ def test_own_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_limit_is_for_all_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(additions, "_MOST_BYTES", 3 << 20)
+    monkeypatch.setattr(customization, "_MOST_BYTES", 3 << 20)
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(bytes(2 << 20))
     (file,) = read_own_files((f"{tmp_path}/a:/opt/a",))
