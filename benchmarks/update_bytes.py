@@ -15,9 +15,10 @@ from pathlib import Path
 
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.image.build import build_image
-from boincvm.image.delivery.fetch import Fetched, Trust, fetch_image
+from boincvm.image.delivery.fetch import Fetched, fetch_image
 from boincvm.image.delivery.keys import make_key
 from boincvm.image.delivery.publish import publish_images
+from boincvm.image.delivery.trust import Trust
 from boincvm.image.pack import pack_image, unpack_image
 from boincvm.image.progress import Progress
 from boincvm.image.store import ImageStore

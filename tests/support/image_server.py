@@ -118,3 +118,37 @@ def serving(directory: Path) -> Iterator[ImageServer]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def whole(server: ImageServer, name: str) -> bytes:
+    return (server.directory / name).read_bytes()
+
+
+def altered(request: Request, name: str) -> bool:
+    content = bytearray(whole(request.server, name))
+    content[len(content) // 2] ^= 1
+    request.answer(bytes(content))
+    return True
+
+
+def refusing(status: int) -> Fault:
+    def answer(request: Request, name: str) -> bool:
+        request.send_response(status)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+        return True
+
+    return answer
+
+
+def broken_off(times: int) -> Fault:
+    left = [times]
+
+    def answer(request: Request, name: str) -> bool:
+        left[0] -= 1
+        if left[0] < 0:
+            return False
+        request.answer(whole(request.server, name), most=50_000)
+        return True
+
+    return answer

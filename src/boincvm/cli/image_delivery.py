@@ -112,8 +112,9 @@ def _key(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from boincvm.image.delivery.fetch import Trust, fetch_image
+    from boincvm.image.delivery.fetch import fetch_image
     from boincvm.image.delivery.keys import parse_public
+    from boincvm.image.delivery.trust import Trust
     from boincvm.image.interruption import terminable
     from boincvm.image.progress import to_standard_error
     from boincvm.image.store import ImageStore

@@ -8,7 +8,6 @@ import json
 import os
 import ssl
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,52 +22,20 @@ from boincvm.errors import (
     ImageMissingError,
     UsageError,
 )
-from boincvm.image.delivery import fetch, keys
-from boincvm.image.delivery.fetch import Trust, fetch_image, fetched_names, update_image
+from boincvm.image.delivery import keys
+from boincvm.image.delivery.fetch import fetch_image, fetched_names, update_image
 from boincvm.image.delivery.index import MOST_IMAGES, decode_index
 from boincvm.image.delivery.patch import apply_patch, write_patch
 from boincvm.image.delivery.proxy import proxy_for
 from boincvm.image.delivery.publish import publish_images
+from boincvm.image.delivery.trust import Trust
 from boincvm.image.store import ImageStore
 from support.certificates import Authority
-from support.image_server import ImageServer, Request, serving
+from support.image_server import ImageServer, Request
 from support.packed_images import publish_odd
 from support.versions import build, contents
 
 pytestmark = pytest.mark.usefixtures("own_home")
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "_PAUSE", 0)
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    keys.make_key(tmp_path / "key.pem")
-    return tmp_path / "key.pem"
-
-
-@pytest.fixture
-def trust(key: Path) -> Trust:
-    return Trust(keys.public_key(key))
-
-
-@pytest.fixture
-def www(tmp_path: Path) -> Path:
-    return tmp_path / "www"
-
-
-@pytest.fixture
-def server(www: Path) -> Iterator[ImageServer]:
-    www.mkdir()
-    with serving(www) as found:
-        yield found
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> ImageStore:
-    return ImageStore(tmp_path / "publisher")
 
 
 def publish(publisher: ImageStore, www: Path, key: Path, version: int) -> str:
@@ -251,8 +218,8 @@ def test_an_index_that_is_just_being_replaced(
             waited.append(seconds)
             (www / "index.json").write_bytes(new)
 
-    monkeypatch.setattr(fetch, "Event", UntilReplaced)
-    monkeypatch.setattr(fetch, "_PAUSE", 7)
+    monkeypatch.setattr("boincvm.image.delivery.trust.Event", UntilReplaced)
+    monkeypatch.setattr("boincvm.image.delivery.trust._PAUSE", 7)
     for _ in range(2):
         assert fetch_image(server.url, "sci", store, trust=trust).digest == newest
     assert waited == [7]
