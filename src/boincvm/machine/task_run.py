@@ -6,7 +6,7 @@ long enough.
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from boincvm.errors import OutputFileError
 from boincvm.guestlink import signals
@@ -24,6 +24,9 @@ from boincvm.machine.guest_packages import GuestPackages
 from boincvm.machine.job_files import copy_in, copy_out
 from boincvm.machine.session import Session
 from boincvm.machine.streams import ProgramStreams, StdinFeed, StreamOpener
+
+if TYPE_CHECKING:
+    from boincvm.machine.saved_machine import SavedTask  # it imports `hashlib` and more
 
 T = TypeVar("T")
 
@@ -204,14 +207,26 @@ class TaskRun:
         if self.program is not None:
             self.program.signal(signals.KILL)
 
-    def state(self) -> tuple[RunningProgram, dict[str, int]] | None:
-        """Return what `go_on` needs, and the size in bytes of each output file.
+    def state(
+        self, number: int, *, wall: float, guest: float = 0.0, fraction_done: float = 0.0
+    ) -> "SavedTask | None":
+        """Return what the task goes on from if its machine is saved now, while the guest is quiet.
 
-        None: the program is not running in the guest, or not yet. Call this while the guest is
-        quiet.
+        `number`: the task's in its job; the others are what its owner has measured. None: the
+        program is not running in the guest, or not yet.
         """
+        from boincvm.machine.saved_machine import SavedTask  # few tasks are saved
+
         if self._program is None or self._streams is None or not self._has_begun:
             return None
         if self._program.is_held_back:
             return None
-        return RunningProgram(self._program.state(), self._fed), self._streams.sizes()
+        return SavedTask(
+            number=number,
+            program=self._program.state(),
+            stdin=self._fed,
+            files=self._streams.sizes(),
+            guest=guest,
+            wall=wall,
+            fraction_done=fraction_done,
+        )

@@ -253,21 +253,9 @@ class JobRun:
 
         None: no program runs, so it cannot go on from here.
         """
-        from boincvm.machine.saved_machine import SavedTask  # few jobs are saved
-
-        state = self._run.state() if self._run is not None else None
-        if state is None:
+        if self._run is None:
             return None
-        running, files = state
-        return SavedTask(
-            number=self._number,
-            program=dict(running.program),
-            stdin=running.fed,
-            files=files,
-            guest=0.0,
-            wall=self._watch.elapsed,
-            fraction_done=0.0,
-        )
+        return self._run.state(self._number, wall=self._watch.elapsed)
 
     @property
     def has_run(self) -> bool:

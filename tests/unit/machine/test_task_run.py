@@ -49,12 +49,12 @@ async def test_a_program_that_the_guest_has_yet_to_start_is_not_in_what_is_saved
         await guest.send_message("quiesced")
         await quiescing
         assert run.program is not None
-        assert run.state() is None
+        assert run.state(0, wall=1.0) is None
         attaching = asyncio.ensure_future(link.attach(LIMIT))
         await guest.receive("attach")
         await guest.receive("run")
         await guest.send_message("attached", calls="")
         await attaching
-        assert run.state() is not None
+        assert run.state(0, wall=1.0) is not None
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -154,17 +154,12 @@ class MachineStep(Step):
 
         None if the program does not run: the task cannot continue from here, and starts over.
         """
-        state = self._run.state() if self._run else None
-        if state is None:
+        if self._run is None:
             return None
-        running, files = state
-        return SavedTask(
-            number=self._index,
-            program=dict(running.program),
-            stdin=running.fed,
-            files=files,
-            guest=self._guest,
+        return self._run.state(
+            self._index,
             wall=self._watch.elapsed,
+            guest=self._guest,
             fraction_done=self.fraction_done,
         )
 
