@@ -141,7 +141,7 @@ async def test_trickles(slot: HostSlot) -> None:
     assert len(times) == len(slot.trickle_ups)
     assert all(later - earlier >= 0.3 for earlier, later in pairwise([0.0, *times[:count]]))
     assert times[count - 1] <= first_run
-    assert 0.3 <= times[count] <= second_run  # the program began anew
+    assert 0.3 <= times[count] <= second_run  # the program started again
 
 
 @pytest.mark.parametrize("script", ["sleep 1000", "trap '' TERM; while :; do sleep 0.1; done"])
