@@ -8,7 +8,7 @@ import pytest
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.host.resources import usable_processors
-from boincvm.hypervisor.uml import sandbox
+from boincvm.hypervisor.uml import sandbox, seccomp
 from boincvm.hypervisor.uml.base_disk import open_base, write_overlay
 from boincvm.hypervisor.uml.kernel import find_kernel, needs_libraries
 from boincvm.hypervisor.uml.sandbox import make_sandbox, take_processor
@@ -85,12 +85,46 @@ def test_what_is_no_program_is_taken_for_a_dynamic_one(tmp_path: Path) -> None:
             assert needs_libraries(file.fileno())
 
 
-def test_the_filter_s_jumps_stay_within_it() -> None:
+ALLOWED, REFUSED, UNKNOWN = 0x7FFF0000, 0x00050001, 0x00050026
+X86_64, I386 = 0xC000003E, 0x40000003
+
+
+def answer(number: int, argument: int = 0, architecture: int = X86_64) -> tuple[int, int]:
+    """Run the filter as the host's kernel does; return its answer and how many lines that took."""
     lines = list(struct.iter_unpack("=HBBI", filter_program()))
-    for number, (code, if_true, if_false, _) in enumerate(lines):
-        if code & 7 == 5:  # a jump
-            assert number + 1 + max(if_true, if_false) < len(lines)
-    assert lines[-1][0] == 6  # it ends with a return
+    data = struct.pack("=IIQQ", number, architecture, 0, argument)
+    at, loaded, steps = 0, 0, 0
+    while True:
+        code, if_true, if_false, value = lines[at]
+        at, steps = at + 1, steps + 1
+        match code:
+            case 0x20:
+                (loaded,) = struct.unpack_from("=I", data, value)
+            case 0x06:
+                return value, steps
+            case _:
+                holds = {0x15: loaded == value, 0x35: loaded >= value, 0x45: loaded & value != 0}
+                at += if_true if holds[code] else if_false
+
+
+def test_what_the_filter_answers() -> None:
+    by_argument = {"clone": 56, "socket": 41}
+    allowed = set(seccomp._CALLS.values()) - set(by_argument.values())
+    for number in (*range(600), 1 << 30, (1 << 30) + 1, (1 << 32) - 1):
+        if number in by_argument.values():
+            continue
+        expected = ALLOWED if number in allowed else UNKNOWN if number == 435 else REFUSED
+        assert answer(number)[0] == expected, number
+    for argument, expected in ((0x11, ALLOWED), (0x10000011, REFUSED), (0x20000, REFUSED)):
+        assert answer(by_argument["clone"], argument)[0] == expected
+    for argument, expected in ((1, ALLOWED), (2, REFUSED), (16, REFUSED)):
+        assert answer(by_argument["socket"], argument)[0] == expected
+    assert answer(0, architecture=I386)[0] == UNKNOWN
+
+
+def test_the_filter_looks_at_few_numbers() -> None:
+    """It runs at each of the switches between a guest's program and the kernel."""
+    assert max(answer(number)[1] for number in range(600)) <= 16
 
 
 def test_a_raw_copy_of_an_image_is_made_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ Everything else fails as if it were not permitted, which harms nobody who does n
 import struct
 
 # <linux/bpf_common.h>, <linux/seccomp.h>, <linux/audit.h>
-_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 """Offsets in struct seccomp_data; of the argument, the lower half."""
@@ -161,36 +161,62 @@ _CALLS = {
 _CLONE3 = 435
 
 
-def filter_program() -> bytes:
-    """Return the filter, an array of struct sock_filter."""
-    checked = ("clone", "socket")
-    plain = [number for name, number in sorted(_CALLS.items()) if name not in checked]
-    tail = [
-        (_EQUAL, 0, 3, _CALLS["clone"]),  # else: the socket's check
+_Line = tuple[int, int, int, int]
+"""A struct sock_filter: code, lines to skip if true, lines to skip if false, value."""
+
+_ALLOWED: tuple[_Line, ...] = ((_RETURN, 0, 0, _ALLOW),)
+_REFUSED: tuple[_Line, ...] = ((_RETURN, 0, 0, _ERROR | _EPERM),)
+_UNKNOWN: tuple[_Line, ...] = ((_RETURN, 0, 0, _ERROR | _ENOSYS),)
+_ACTIONS: dict[int, tuple[_Line, ...]] = {
+    **dict.fromkeys(_CALLS.values(), _ALLOWED),
+    _CALLS["clone"]: (
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_ANY_BIT, 5, 0, _NEW_NAMESPACES),  # to the refusal
-        (_RETURN, 0, 0, _ALLOW),
-        (_EQUAL, 0, 3, _CALLS["socket"]),
+        (_ANY_BIT, 1, 0, _NEW_NAMESPACES),
+        *_ALLOWED,
+        *_REFUSED,
+    ),
+    _CALLS["socket"]: (
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
         (_EQUAL, 0, 1, _UNIX),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERROR | _EPERM),
-    ]
-    head = [
+        *_ALLOWED,
+        *_REFUSED,
+    ),
+    # Its flags lie in memory, where no filter can look; the C library then takes clone.
+    _CLONE3: _UNKNOWN,
+}
+"""What becomes of each system call that is not just refused."""
+
+
+def filter_program() -> bytes:
+    """Return the filter, an array of struct sock_filter."""
+    head: list[_Line] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, _X86_64),
-        (_RETURN, 0, 0, _ERROR | _ENOSYS),
+        *_UNKNOWN,
         (_LOAD, 0, 0, _NUMBER),
-        # Its flags lie in memory, where no filter can look; the C library then takes clone.
-        (_EQUAL, 0, 1, _CLONE3),
-        (_RETURN, 0, 0, _ERROR | _ENOSYS),
     ]
-    allowed = [line for number in plain for line in _allow(number)]
-    return b"".join(
-        struct.pack("=HBBI", code, if_true, if_false, value)
-        for code, if_true, if_false, value in (*head, *allowed, *tail)
-    )
+    return b"".join(struct.pack("=HBBI", *line) for line in (*head, *_search(_ranges())))
 
 
-def _allow(number: int) -> list[tuple[int, int, int, int]]:
-    return [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
+def _ranges() -> list[tuple[int, tuple[_Line, ...]]]:
+    """Return all numbers as ranges, each with its first number and what becomes of its calls."""
+    ranges: list[tuple[int, tuple[_Line, ...]]] = []
+    for number in range(max(_ACTIONS) + 2):
+        action = _ACTIONS.get(number, _REFUSED)
+        if not ranges or ranges[-1][1] != action:
+            ranges.append((number, action))
+    return ranges
+
+
+def _search(ranges: list[tuple[int, tuple[_Line, ...]]]) -> list[_Line]:
+    """Return the lines that find a number's range by bisection.
+
+    Each switch between a guest's program and the kernel is several system calls of a process whose
+    own filter, the kernel's, looks at addresses. So the host's kernel cannot remember an answer,
+    and runs both filters each time.
+    """
+    if len(ranges) == 1:
+        return list(ranges[0][1])
+    middle = len(ranges) // 2
+    below, above = _search(ranges[:middle]), _search(ranges[middle:])
+    return [(_AT_LEAST, len(below), 0, ranges[middle][0]), *below, *above]
