@@ -432,6 +432,23 @@ async def test_somebody_pauses_it(copy: VirtualBoxMachine) -> None:
         assert await shell(link, "echo alive") == "alive\n"
 
 
+async def test_somebody_removes_it(copy: VirtualBoxMachine) -> None:
+    """VirtualBox removes no machine that runs. One whose files are gone runs on until its end."""
+    async with answering(copy) as link:
+        assert copy.home is not None
+        home, name = copy.home.directory, copy.home.name
+        with pytest.raises(HypervisorError, match="locked"):
+            await copy.home.manage.run("unregistervm", name, "--delete")
+        shutil.rmtree(home)
+        assert await shell(link, "echo alive") == "alive\n"
+        await copy.stop()
+        async with asyncio.timeout(LIMIT):
+            assert (await copy.ended()).cause is EndCause.ASKED
+    await copy.destroy()
+    check_gone(home)
+    assert not Path("/tmp", f".vbox-{name}-ipc").exists()
+
+
 @pytest.mark.parametrize(
     ("number", "cause"), [(signal.SIGKILL, EndCause.KILLED), (signal.SIGSEGV, EndCause.FAILED)]
 )

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from boincvm.host.locks import exclusive, open_lock, try_lock
@@ -50,8 +51,8 @@ def abandoned(parent: Path) -> Iterator[Path]:
 
 
 def remove_held(directory: Path) -> None:
-    """Remove a directory that this process holds. Raises OSError."""
-    with exclusive(directory.parent / _LOCK):
+    """Remove a directory that this process holds, unless somebody has. Raises OSError."""
+    with suppress(FileNotFoundError), exclusive(directory.parent / _LOCK):
         shutil.rmtree(directory)
 
 

@@ -1,6 +1,7 @@
 """Directories that are locked while their process lives, and found once it has ended."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
         for directory in abandoned(tmp_path):
             remove_held(directory)
         assert {path for path in tmp_path.iterdir() if path.is_dir()} == {living}
+
+
+def test_somebody_has_removed_it(tmp_path: Path) -> None:
+    with held(tmp_path / "all") as directory:
+        shutil.rmtree(directory)
+        remove_held(directory)
+        shutil.rmtree(tmp_path / "all")
+        remove_held(directory)
+        assert not directory.exists()
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ was killed has left is removed by the next one that makes a machine with the sam
 """
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import libvirt
@@ -65,8 +64,7 @@ class Home:
         """Remove it. Idempotent. Raises OSError."""
         if self._lock >= 0:
             try:
-                with suppress(FileNotFoundError):  # somebody else has removed it
-                    remove_held(self.directory)
+                remove_held(self.directory)
             finally:
                 os.close(self._lock)
                 self._lock = -1
