@@ -94,7 +94,8 @@ def without_times(output: str) -> str:
 
 async def test_ecm_at_the_speed_of_the_host(science_image: str, tmp_path: Path) -> None:
     """Run the image's program in a machine and on the host. The host measures the processor time,
-    because on a busy host a guest also counts time that others used."""
+    because on a busy host a guest also counts time that others used; what others make it wait for
+    memory is counted, too, so a slow measurement is repeated."""
     (tmp_path / "number").write_text(NUMBER)
     script = f"ecm {' '.join(CURVE)} <number; tar -chf ecm.tar -C / {' '.join(NEEDED)}"
     options = ["--image", science_image, "--input", "number", "--output", "ecm.tar", "--json"]
@@ -103,21 +104,10 @@ async def test_ecm_at_the_speed_of_the_host(science_image: str, tmp_path: Path) 
     assert reported["exit_code"] == 0, reported
     with tarfile.open(tmp_path / "ecm.tar") as archive:
         archive.extractall(tmp_path, filter="data")
-    program, loader = (tmp_path / name for name in NEEDED[:2])
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    native = await asyncio.to_thread(
-        subprocess.run,
-        [loader, "--library-path", tmp_path / LIBRARIES, program, *CURVE],
-        input=NUMBER,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert without_times(reported["stdout"]) == without_times(native.stdout)
 
     directory = tmp_path / "machine"
     directory.mkdir(mode=0o700)
+    measured = []
     with ImageStore().open(science_image) as image:
         files = (directory, image.kernel, image.initrd, image.root)
         machine = (await open_driver("uml", None)).machine(
@@ -125,18 +115,37 @@ async def test_ecm_at_the_speed_of_the_host(science_image: str, tmp_path: Path) 
         )
         try:
             async with answering(machine) as link:
-                begin = machine.usage()
-                await shell(link, f"echo '{NUMBER}' | ecm {' '.join(CURVE)}")
-                end = machine.usage()
+                for _ in range(3):
+                    output, on_host = await ecm_on_the_host(tmp_path)
+                    assert without_times(reported["stdout"]) == without_times(output)
+                    assert on_host > 0.3
+                    begin = machine.usage()
+                    await shell(link, f"echo '{NUMBER}' | ecm {' '.join(CURVE)}")
+                    end = machine.usage()
+                    assert begin is not None
+                    assert end is not None
+                    measured.append((end.cpu_seconds - begin.cpu_seconds, on_host))
+                    # Emulated it would be fifteen times as much; a crowded cache costs both.
+                    if measured[-1][0] < 2 * on_host + 0.5:
+                        return
         finally:
             await machine.destroy()
-    assert begin is not None
-    assert end is not None
-    on_host = after.ru_utime - before.ru_utime
-    in_machine = end.cpu_seconds - begin.cpu_seconds
-    assert on_host > 0.3
-    # Emulated it would be fifteen times as much; a crowded cache costs both.
-    assert in_machine < 2 * on_host + 0.5, (in_machine, on_host)
+    raise AssertionError(f"seconds in the machine, and on the host: {measured}")
+
+
+async def ecm_on_the_host(directory: Path) -> tuple[str, float]:
+    """Return what the image's program prints on the host, and the processor time that it takes."""
+    program, loader = (directory / name for name in NEEDED[:2])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [loader, "--library-path", directory / LIBRARIES, program, *CURVE],
+        input=NUMBER,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before.ru_utime
 
 
 def test_files_streams_and_exit_code(base_image: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ PARENT/ID/lock   held as long as the process lives: the kernel releases it, howe
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,14 +32,15 @@ def make_held(parent: Path, name: str = "") -> tuple[Path, int]:
     return directory, held
 
 
-def abandoned(parent: Path) -> Iterator[Path]:
+def abandoned(parent: Path, is_meant: Callable[[Path], bool] = lambda _: True) -> Iterator[Path]:
     """Yield each directory whose process has gone; it is held until the next one is asked for.
 
-    Raises OSError.
+    Those that are not meant are not even tried: whoever means them would find them held. Raises
+    OSError.
     """
     if not parent.is_dir():
         return
-    for directory in parent.iterdir():
+    for directory in filter(is_meant, parent.iterdir()):
         with exclusive(parent / _LOCK):
             held = _try_to_hold(directory)
         if held is None:

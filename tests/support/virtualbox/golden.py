@@ -8,9 +8,9 @@ hypervisor.
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -57,6 +57,10 @@ class GoldenMachine(NamedTuple):
         return spec._replace(**free) == self.spec
 
 
+def _last_use(home: Path) -> int:
+    return home.stat().st_mtime_ns
+
+
 def _snapshots(driver: Driver) -> GoldenSnapshots:
     assert driver.golden_snapshots is not None
     return driver.golden_snapshots
@@ -71,7 +75,7 @@ async def golden_machine(
     """
     identity = _snapshots(driver).identity()
     needs = json.dumps([spec.root.parent.name, identity], sort_keys=True)
-    # One for each image: what is there for another is removed.
+    # One for each image: of what is there for others only one is kept.
     image_s_own = "" if name.startswith("base") else f"-{name}"
     location = cache_directory() / f"{driver.name}-golden{image_s_own}"
     make_directory(location)
@@ -80,11 +84,12 @@ async def golden_machine(
         home = location / hashlib.sha256(needs.encode()).hexdigest()[:16]
         images = home / "boincvm/images"
         if not (images / "golden").exists():
-            for old in location.iterdir():
-                with suppress(NotADirectoryError):
-                    shutil.rmtree(old)
+            others = sorted(filter(Path.is_dir, location.iterdir()), key=_last_use)
+            for old in others[:-1]:  # another checkout's tests may be using the last one
+                shutil.rmtree(old)
             make_directory(home)
             link_images(images, name)
+        os.utime(home)
         with ImageStore(images).open(name) as image:
             shape = spec._replace(balloon=balloon, ephemeral=False)
             await make_golden(driver, image, shape, _LIMITS)

@@ -62,6 +62,14 @@ def test_there_may_be_none(tmp_path: Path) -> None:
     assert list(abandoned(tmp_path / "nothing")) == []
 
 
+def test_what_is_not_meant_is_not_held_meanwhile(tmp_path: Path) -> None:
+    for name in ("this", "that"):
+        os.close(make_held(tmp_path, name)[1])
+    for mine in abandoned(tmp_path, lambda directory: directory.name == "this"):
+        assert mine.name == "this"
+        assert [path.name for path in abandoned(tmp_path)] == ["that"]
+
+
 def test_it_is_abandoned_by_a_process_that_was_killed(tmp_path: Path) -> None:
     source = """
 import os, signal, sys

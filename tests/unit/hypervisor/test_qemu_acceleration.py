@@ -29,6 +29,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
         monkeypatch.setattr(acceleration, "ACCELERATOR", accelerator)
         monkeypatch.setattr(acceleration, "_NAME", accelerator.upper())
+        monkeypatch.setattr(acceleration, "LIMIT", 60.0)  # a busy host delays any program
         monkeypatch.setattr(acceleration, "accelerator_obstacle", lambda: "")
         monkeypatch.setattr(acceleration, "processor_architecture", lambda: processor)
         monkeypatch.setattr(qemu_options, "HAS_SECCOMP", accelerator == "kvm")

@@ -80,18 +80,24 @@ def remove_orphans(connection: libvirt.virConnect, uri: Uri) -> int:
     Returns how many there were. Raises LibvirtError, OSError.
     """
     removed = 0
-    for directory in abandoned(_homes()):
-        try:
-            asked = read_regular(directory / _URI, _LONGEST_URI)
-        except FileNotFoundError:
-            pass  # its maker was killed before it asked for a domain
-        else:
-            if asked != uri.text.encode():
-                continue
+    wanted = (uri.text.encode(), None)  # None: its maker was killed before it asked for a domain
+    for directory in abandoned(_homes(), lambda one: _asked_libvirt(one) in wanted):
+        asked = _asked_libvirt(directory)  # by now
+        if asked not in wanted:
+            continue
+        if asked is not None:
             end_domain(connection, directory.name)
         remove_held(directory)
         removed += 1
     return removed
+
+
+def _asked_libvirt(directory: Path) -> bytes | None:
+    """Return which libvirt was asked for the domain, None if none was yet. Raises OSError."""
+    try:
+        return read_regular(directory / _URI, _LONGEST_URI)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def end_domain(connection: libvirt.virConnect, identity: str) -> None:

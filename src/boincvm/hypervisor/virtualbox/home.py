@@ -161,10 +161,10 @@ def _is_service(arguments: list[bytes]) -> bool:
 
 
 def _remove(directory: Path) -> None:
-    remove_held(directory)
     sockets = _socket_directory(_PREFIX + directory.name)
     with suppress(FileNotFoundError):
         shutil.rmtree(check_directory(sockets))
+    remove_held(directory)  # last: nobody would find the sockets without it
 
 
 def remove_orphans() -> int:
