@@ -80,7 +80,7 @@ b=/bin/busybox nvme=/sys/bus/pci/drivers/nvme
 $b mount -t devtmpfs devtmpfs /dev
 $b mount -t sysfs sysfs /sys
 card=$(cd $nvme && echo 0000:*)
-for i in $($b seq 500); do
+for i in $($b seq 100); do
     read -r namespace </sys/block/nvme0n1/nsid
     [ "$namespace" = 1 ] || break
     echo $card >$nvme/unbind
@@ -89,9 +89,10 @@ done
 $b umount /sys /dev
 exec /init
 """
-"""Has the kernel look for the namespaces of the NVMe controller until it finds the second first."""
+"""Has the kernel look for the namespaces of the NVMe controller until it finds the second first,
+or a hundred times."""
 DISKS = (
-    "cat /sys/block/nvme0n1/nsid; grep -c '^/dev/nvme0n2 / ext4' /proc/mounts;"
+    "cat /sys/block/nvme0n1/nsid; grep ' / ext4' /proc/mounts | cut -d' ' -f1;"
     " PYTHONPATH=/usr/lib/boincvm/agent.pyz python3.11 -S -c"
     " 'from boincvm_agent import transfer_disk; print(transfer_disk._device())'; poweroff -f"
 )
@@ -118,7 +119,10 @@ def test_the_disks_are_found_in_any_order(home: dict[str, str], tmp_path: Path) 
             timeout=300,
             check=True,
         )  # fmt: skip
-    assert done.stdout.split() == ["2", "1", "/dev/nvme0n1"], done.stdout
+    found, *disks = done.stdout.split()
+    assert found in ("1", "2"), done.stdout
+    in_order = ["/dev/nvme0n1", "/dev/nvme0n2"]
+    assert disks == (in_order if found == "1" else in_order[::-1]), done.stdout
 
 
 def test_what_it_has_built_in(home: dict[str, str], tmp_path: Path) -> None:
