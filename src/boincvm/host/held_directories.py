@@ -35,8 +35,8 @@ def make_held(parent: Path, name: str = "") -> tuple[Path, int]:
 def abandoned(parent: Path, is_meant: Callable[[Path], bool] = lambda _: True) -> Iterator[Path]:
     """Yield each directory whose process has gone; it is held until the next one is asked for.
 
-    Those that are not meant are not even tried: whoever means them would find them held. Raises
-    OSError.
+    Those that are not meant are not even tried, as another process that tries one at the same time
+    would find it held. Raises OSError.
     """
     if not parent.is_dir():
         return
