@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
     NoAlertPresentException,
     NoSuchElementException,
     StaleElementReferenceException,
@@ -21,12 +23,22 @@ from support.web_page import LIMIT, browser, served_page
 
 pytestmark = pytest.mark.timeout(280)
 NOT_YET = (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
     NoAlertPresentException,
     NoSuchElementException,
     StaleElementReferenceException,
     StopIteration,
 )
 HOSTILE = "<img src=x onerror=document.title=1>"
+
+
+LISTS = """
+    const requests = performance.getEntriesByType("resource");
+    return requests.filter((one) => one.name.endsWith("/api/list")).length;
+"""
+"""How often the page has got the list of machines."""
+FETCH = 'document.querySelector("#filter").dispatchEvent(new Event("input"))'
 
 
 class Person:
@@ -78,10 +90,31 @@ class Person:
         self.until(lambda: self.driver.switch_to.alert or True)
         self.driver.switch_to.alert.accept()
 
+    def press_long(self, selector: str) -> None:
+        """Press an element, and release it only after the list of machines has come anew."""
+
+        def pressed() -> bool:
+            ActionChains(self.driver).click_and_hold(self.find(selector)).perform()
+            return True
+
+        def lists() -> int:
+            count: int = self.driver.execute_script(LISTS)
+            return count
+
+        self.until(pressed)
+        before = lists()
+        self.driver.execute_script(FETCH)
+        self.until(lambda: lists() > before)
+        ActionChains(self.driver).release().perform()
+
     def write(self, selector: str, text: str) -> None:
-        field = self.find(selector)
-        field.clear()
-        field.send_keys(text)
+        def written() -> bool:
+            field = self.find(selector)
+            field.clear()
+            field.send_keys(text)
+            return True
+
+        self.until(written)
 
     def create(self, name: str, *, screen: bool = False) -> None:
         self.click("#new")
@@ -93,6 +126,7 @@ class Person:
             self.click("#create [name=display]")
         self.press("#create", "Create")
         self.until(lambda: self.text(f'tr[data-vm="{name}"] .labels') == "site=here rack=7")
+        self.until(lambda: not self.find("#create").is_displayed())
 
     def until_state(self, name: str, state: str) -> None:
         self.until(lambda: self.text(f'tr[data-vm="{name}"] .state') == state)
@@ -134,7 +168,7 @@ def test_a_person_and_three_machines(base_image: Path, tmp_path: Path) -> None:
         names = ("a.1", "a.2", "b.1")
         for name in names:
             person.create(name, screen=name == "a.1")
-            person.press(f'tr[data-vm="{name}"]', "Start")
+            person.press_long(f'tr[data-vm="{name}"] td:last-child button')
         for name in names:
             person.until_state(name, "running")
         person.write("#filter", "a.*")
@@ -153,7 +187,8 @@ def test_a_person_and_three_machines(base_image: Path, tmp_path: Path) -> None:
         person.until(lambda: bright(driver) > 0)
         before = bright(driver)
         canvas.click()
-        canvas.send_keys("yes | head -n 300", Keys.ENTER)
+        # So few keys fit into a keyboard's buffer, if the guest does not run for a while.
+        canvas.send_keys("set", Keys.ENTER)
         person.until(lambda: bright(driver) > 2 * before)
 
         person.write("#take [name=name]", "first")
@@ -220,8 +255,13 @@ PLOT = """
 def load_is_told(person: Person) -> None:
     """Check that the plots have axes with units and times, and the value at the pointer."""
     for plot, unit in (("#plot-cpu", "%"), ("#plot-memory", "MiB")):
-        points, labels, usual, description, _ = person.driver.execute_script(PLOT, plot)
-        assert points
+
+        def drawn(plot: str = plot) -> list[Any] | None:
+            """Return what it shows, once the machine has reported its load."""
+            found: list[Any] = person.driver.execute_script(PLOT, plot)
+            return found if found[0] else None
+
+        _, labels, usual, description, _ = person.until(drawn)
         values, times = labels[:3], labels[3:]
         assert all(text.endswith(f" {unit}") for text in values), labels
         assert values[0].split()[0] == "0"

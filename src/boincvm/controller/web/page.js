@@ -13,6 +13,8 @@ let running = null;
 let retryDelay = 500;
 let refreshing = null;
 let listening = false;
+let isPressed = false;
+let isStale = false;
 
 function showError(error) {
   if (error instanceof RequestError && error.status === 401) {
@@ -49,12 +51,24 @@ function refreshSoon() {
 }
 
 function draw() {
+  isStale = isPressed;
+  if (isPressed) return;
   byId("rows").replaceChildren(...[...vms.values()].map(row));
   byId("none").hidden = vms.size > 0;
   const chosen = machine.chosen();
   byId("run-where").textContent = chosen || (vms.size === 1 ? [...vms.keys()][0] : `all ${vms.size} that are shown`);
   if (chosen && vms.has(chosen)) machine.show(vms.get(chosen));
   else if (chosen) { machine.close(); draw(); }
+}
+
+// A press on a button that is replaced before the release would be no click: drawing waits until then.
+addEventListener("pointerdown", (event) => { isPressed = event.isPrimary && event.button === 0; }, true);
+for (const kind of ["pointerup", "pointercancel", "contextmenu", "blur"]) addEventListener(kind, () => setTimeout(release), true);
+
+// The click comes right after the release, so before this.
+function release() {
+  isPressed = false;
+  if (isStale) draw();
 }
 
 function row(vm) {
@@ -128,7 +142,8 @@ function handleEvent(event) {
     if (!vm) return;
     Object.assign(vm, { cpu: event.cpu, memory_used: event.memory, progress: event.progress });
     const shown = document.querySelector(`tr[data-vm="${CSS.escape(vm.id)}"]`);
-    if (shown) shown.replaceWith(row(vm));
+    if (isPressed) isStale = true;
+    else if (shown) shown.replaceWith(row(vm));
     machine.load(vm, event);
     return;
   }
