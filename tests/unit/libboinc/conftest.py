@@ -14,14 +14,14 @@ def upper_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """Compile BOINC's example, as a C and as a C++ application."""
     kind: str = request.param
     program = tmp_path_factory.mktemp("upper_case") / kind
-    return compile_program([HERE / f"upper_case.{kind}"], kind, program)
+    return compile_program(tmp_path_factory, [HERE / f"upper_case.{kind}"], kind, program)
 
 
 @pytest.fixture(scope="session", params=["c", "cpp"])
 def calls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     kind: str = request.param
     program = tmp_path_factory.mktemp("calls") / kind
-    return compile_program([HERE / "calls.c"], kind, program)
+    return compile_program(tmp_path_factory, [HERE / "calls.c"], kind, program)
 
 
 @pytest.fixture

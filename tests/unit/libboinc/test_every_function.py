@@ -57,9 +57,9 @@ def every_function(
 ) -> Path:
     program = tmp_path_factory.mktemp("every") / "program"
     if request.param == "c":
-        return compile_program([C_PROGRAM], "c", program, options=SANITIZED)
+        return compile_program(tmp_path_factory, [C_PROGRAM], "c", program, options=SANITIZED)
     source = C_PROGRAM if request.param == "cpp" else CPP_PROGRAM
-    return compile_program([source], "cpp", program, options=SANITIZED)
+    return compile_program(tmp_path_factory, [source], "cpp", program, options=SANITIZED)
 
 
 def test_every_function_does_what_it_says(every_function: Path, work: Path) -> None:
@@ -135,7 +135,7 @@ def zipper(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    return boinc_zip(UNZIP_IT, argv[2], argv[3]);\n"
         "}\n"
     )
-    return compile_program([source], "c", location / "zipper", options=SANITIZED)
+    return compile_program(tmp_path_factory, [source], "c", location / "zipper", options=SANITIZED)
 
 
 def contents() -> dict[str, bytes]:
