@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.controller.guests import other_hosts
 from support.controller.faces import Faces
 
 
@@ -14,3 +15,9 @@ async def faces(tmp_path: Path) -> AsyncIterator[Faces]:
     async with Faces.open(tmp_path) as made:
         await made.serve_tcp()
         yield made
+
+
+@pytest.fixture
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have lists of hosts read again soon after they were read, to save time."""
+    monkeypatch.setattr(other_hosts, "PAUSE", 0.02)
