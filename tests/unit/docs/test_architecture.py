@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "src/boincvm"
 PAGE = (ROOT / "docs/architecture.md").read_text()
 PICTURE = (ROOT / "docs/architecture.svg").read_text()
-PLACES = (ROOT, ROOT / "docs", PACKAGE, PACKAGE / "hypervisor", PACKAGE / "hypervisor/qemu")
+ROOTS = (ROOT, ROOT / "docs", PACKAGE, PACKAGE / "hypervisor", PACKAGE / "hypervisor/qemu")
 """What its paths begin from."""
 
 
@@ -23,4 +23,4 @@ def test_every_path_on_the_page_exists() -> None:
     paths = {path for path in re.findall(r"`([a-z_./]+)`", PAGE) if "/" in path or "." in path}
     paths -= {"/proc", "job.toml", "job.xml"}
     assert len(paths) > 20
-    assert [path for path in paths if not any((place / path).exists() for place in PLACES)] == []
+    assert [path for path in paths if not any((root / path).exists() for root in ROOTS)] == []
