@@ -26,6 +26,7 @@ from boincvm.hypervisor.libvirt.definition import NAMESPACE
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
 from boincvm.hypervisor.registry import open_driver
 from support.driven import LIMIT, answering, shell
+from support.exit_statuses import TELLS_EXITS
 from support.golden_home import GoldenHome
 from support.small_disk import needs_namespaces, small_disk
 
@@ -110,6 +111,22 @@ async def test_a_domain_that_is_destroyed(
         assert end.cause is EndCause.KILLED
         assert "somebody else" in end.detail
     assert connection.listAllDomains() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGKILL, EndCause.KILLED), (signal.SIGSEGV, EndCause.FAILED)]
+)
+async def test_a_signal_ends_it(
+    base_image: Path, tmp_path: Path, number: signal.Signals, cause: EndCause
+) -> None:
+    """The signal may be sent by somebody, or caused by QEMU, which libvirt does not tell."""
+    async with machine_in(base_image, tmp_path / "machine") as machine, answering(machine):
+        os.kill(machine.process_ids()[0], number)
+        end = await end_of(machine)
+    if TELLS_EXITS:
+        assert end == MachineEnd(cause, f"signal {number:d} ended the hypervisor's process")
+    else:
+        assert end.cause is EndCause.KILLED
 
 
 async def test_a_domain_that_is_paused(

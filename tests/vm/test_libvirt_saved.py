@@ -26,8 +26,10 @@ from boincvm.hypervisor.libvirt import merging
 from boincvm.hypervisor.libvirt.driver import LibvirtDriver
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
 from boincvm.hypervisor.libvirt.saved import read_saved_state
+from boincvm.hypervisor.libvirt.watch import Watch
 from boincvm.hypervisor.registry import open_driver
 from support.driven import LIMIT, Running, answering, shell
+from support.exit_statuses import TELLS_EXITS
 from support.small_disk import needs_namespaces, small_disk
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("own_libvirt")]
@@ -226,6 +228,27 @@ async def test_a_kill_while_it_resumes(driver: LibvirtDriver, spec: MachineSpec)
     async with destroyed(restored), answering(restored, state) as link:
         await link.attach(LIMIT, let_run=restored.resume)
         assert await shell(link, "cat /root/file") == "kept\n"
+
+
+async def test_a_crash_while_it_resumes(
+    driver: LibvirtDriver, spec: MachineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint with which QEMU crashes counts as one, where the host tells of it."""
+
+    class Crashing(Watch):
+        def follow(self, process: int | None) -> None:
+            super().follow(process)
+            os.kill(self.process, signal.SIGSEGV)
+
+    last, _ = await saved(driver, spec)
+    machine = driver.restore(spec, last)
+    monkeypatch.setattr(machine_module, "Watch", Crashing)
+    with pytest.raises(HypervisorError, match="the machine did not start: ") as error:
+        await machine.start()
+    if TELLS_EXITS:
+        assert "signal 11 ended the hypervisor's process" in error.value.message
+    assert isinstance(error.value, HypervisorKilledError) is not TELLS_EXITS
+    await machine.destroy()
 
 
 TRIES = 5

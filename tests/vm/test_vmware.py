@@ -27,6 +27,7 @@ from boincvm.hypervisor.vmware.vmrun import VMwareError
 from boincvm.paths import cache_directory
 from support.bench import kill, wait_for_end
 from support.driven import Running, answering, shell
+from support.exit_statuses import TELLS_EXITS
 from support.vmware.fixture import StandIn, vmware_installed
 
 pytestmark = pytest.mark.timeout(400)
@@ -408,12 +409,21 @@ async def test_a_crash_while_it_starts(
     assert vmware.running() == []
 
 
-async def test_a_kill_while_it_is_paused(vmware: StandIn, machine: VMwareMachine) -> None:
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGKILL, EndCause.KILLED), (signal.SIGSEGV, EndCause.FAILED)]
+)
+async def test_a_kill_while_it_is_paused(
+    machine: VMwareMachine, number: signal.Signals, cause: EndCause
+) -> None:
+    """The signal may be sent by somebody, or caused by VMware."""
     async with answering(machine):
         await machine.pause()
-        killed = kill(machine.process_ids()[0], signal.SIGKILL)
+        killed = kill(machine.process_ids()[0], number)
         end = await end_of(machine)
-    assert end == MachineEnd(EndCause.KILLED, "VMware's program was killed, or it crashed")
+    if TELLS_EXITS:
+        assert end == MachineEnd(cause, f"signal {number:d} ended VMware's program")
+    else:
+        assert end == MachineEnd(EndCause.KILLED, "VMware's program was killed, or it crashed")
     await asyncio.to_thread(wait_for_end, killed)
 
 

@@ -4,7 +4,9 @@ Import it through `processes`.
 """
 
 import os
+import select
 import signal
+import struct
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +16,10 @@ assert sys.platform == "linux"
 
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system call numbers
 _IDLE_CLASS = 3 << 13
+_INFO = struct.Struct("=QQ11Ii")
+"""struct pidfd_info of linux/pidfd.h, as far as it has always gone: mask, ..., exit_code."""
+_GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
+_INFO_EXIT = 1 << 3
 
 
 def die_with_parent(argv: Sequence[str]) -> list[str]:
@@ -49,6 +55,36 @@ def open_process(pid: int) -> int | None:
 def kill_opened(process: int) -> None:
     """Kill a process opened by `open_process`. Raises OSError."""
     signal.pidfd_send_signal(process, signal.SIGKILL)
+
+
+def exit_status(process: int, limit: float = 0.0) -> int | None:
+    """Return the exit status of a process opened by `open_process`, or minus the signal that ended
+    it.
+
+    It is known once the process was reaped, which is waited for up to `limit` seconds. Returns None
+    if that takes longer, and before Linux 6.15.
+    """
+    try:
+        code = _exit_code(process)
+        if code is None:
+            reaped = select.poll()
+            reaped.register(process, 0)  # POLLHUP: it was reaped
+            reaped.poll(limit * 1000)
+            code = _exit_code(process)
+    except OSError:
+        return None
+    return None if code is None else os.waitstatus_to_exitcode(code)
+
+
+def _exit_code(process: int) -> int | None:
+    """Return what wait(2) told the process's parent, None if it has not. Raises OSError."""
+    import fcntl
+
+    info = bytearray(_INFO.size)
+    struct.pack_into("=Q", info, 0, _INFO_EXIT)
+    fcntl.ioctl(process, _GET_INFO, info)
+    mask, *_, code = _INFO.unpack(info)
+    return code if mask & _INFO_EXIT else None
 
 
 def use_idle_io() -> None:

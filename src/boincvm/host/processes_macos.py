@@ -23,5 +23,10 @@ def kill_opened(process: int) -> None:
     raise not_yet("handles of processes")
 
 
+def exit_status(process: int, limit: float = 0.0) -> int | None:
+    """Return None: there are no handles of processes."""
+    return None
+
+
 def use_idle_io() -> None:
     """Leave the disk's priority as it is."""

@@ -15,15 +15,28 @@ from boincvm.host.signals import TERMINATION_SIGNALS
 assert sys.platform != "win32"
 
 if sys.platform == "darwin":
-    from boincvm.host.processes_macos import die_with_parent, kill_opened, open_process, use_idle_io
+    from boincvm.host.processes_macos import (
+        die_with_parent,
+        exit_status,
+        kill_opened,
+        open_process,
+        use_idle_io,
+    )
 else:
-    from boincvm.host.processes_linux import die_with_parent, kill_opened, open_process, use_idle_io
+    from boincvm.host.processes_linux import (
+        die_with_parent,
+        exit_status,
+        kill_opened,
+        open_process,
+        use_idle_io,
+    )
 
 __all__ = [
     "ChildProcess",
     "DeathGuard",
     "ProcessWatch",
     "die_with_parent",
+    "exit_status",
     "kill_group",
     "kill_opened",
     "lower_priority",

@@ -238,6 +238,11 @@ def kill_opened(process: int) -> None:
     raise not_yet("handles of processes")
 
 
+def exit_status(process: int, limit: float = 0.0) -> int | None:
+    """Return None: there are no handles of processes."""
+    return None
+
+
 def process_exists(pid: int) -> bool:
     """Tell whether a process `pid` of any user exists. Raises OSError."""
     try:

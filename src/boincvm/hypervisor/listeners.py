@@ -3,7 +3,8 @@
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from boincvm.errors import HypervisorError
@@ -35,17 +36,42 @@ async def accept_all(listeners: Sequence[socket.socket], limit: float) -> list[s
 
     Raises HypervisorError if one has none within `limit` seconds.
     """
-    loop = asyncio.get_running_loop()
+    async with accepting(listeners) as accepted:
+        return await accepted(limit)
+
+
+@asynccontextmanager
+async def accepting(
+    listeners: Sequence[socket.socket], on_connection: Callable[[socket.socket], object] = id
+) -> AsyncIterator[Callable[[float], Awaitable[list[socket.socket]]]]:
+    """Accept a connection to each listener while the block runs, and tell of it at once.
+
+    Yields a function that returns them all; it raises HypervisorError if one is not there within
+    that many seconds. If the block fails they are closed.
+    """
     accepted: list[socket.socket] = []
+
+    async def accept() -> None:
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            connection, _ = await loop.sock_accept(listener)
+            accepted.append(connection)
+            on_connection(connection)
+
+    async def all_within(limit: float) -> list[socket.socket]:
+        try:
+            async with asyncio.timeout(limit):
+                await task
+        except TimeoutError:
+            raise HypervisorError("the hypervisor did not connect the machine's lines") from None
+        return accepted
+
+    task = asyncio.ensure_future(accept())
     try:
-        async with asyncio.timeout(limit):
-            for listener in listeners:
-                connection, _ = await loop.sock_accept(listener)
-                accepted.append(connection)
-    except BaseException as error:
+        yield all_within
+    except BaseException:
+        task.cancel()
+        await asyncio.wait((task,))
         for each in accepted:
             each.close()
-        if isinstance(error, TimeoutError):
-            raise HypervisorError("the hypervisor did not connect the machine's lines") from None
         raise
-    return accepted

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from boincvm.host.processes import (
     ChildProcess,
     DeathGuard,
     die_with_parent,
+    exit_status,
+    open_process,
     process_exists,
 )
 from boincvm.host.programs import run_quickly
+from support.exit_statuses import TELLS_EXITS
 from support.killed_on_failure import killed_on_failure
 
 LIMIT = 20.0
@@ -31,6 +35,28 @@ async def test_the_status_of_a_child(tmp_path: Path, script: str, status: int) -
         assert await process.wait() == status
         assert await process.wait() == status
     assert not process.is_running
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -9 $$", -9), ("true", 0)])
+def test_the_status_of_any_process(script: str, status: int) -> None:
+    """It is known once the process was reaped, and that can be waited for."""
+    process = subprocess.Popen(["sh", "-c", f"read line; {script}"], stdin=subprocess.PIPE)
+    handle = open_process(process.pid)
+    assert handle is not None
+    try:
+        assert exit_status(handle) is None
+        assert process.stdin is not None
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert exit_status(handle) is None
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(exit_status, handle, LIMIT)
+            process.wait(LIMIT)
+            expected = status if TELLS_EXITS else None
+            assert waiting.result() == expected
+        assert exit_status(handle) == expected
+    finally:
+        os.close(handle)
 
 
 async def test_two_may_wait_and_one_may_give_up(tmp_path: Path) -> None:

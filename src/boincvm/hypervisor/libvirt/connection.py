@@ -40,8 +40,8 @@ class Observer(Protocol):
     def on_close(self) -> None: ...
 
 
-_GONE = ("closed the monitor", "Unable to read from monitor: Connection reset by peer")
-"""How libvirt ends its message of a QEMU that went while it started and wrote nothing about it."""
+_ENDED = ("closed the monitor", "Unable to read from monitor: Connection reset by peer")
+"""How libvirt's message ends if QEMU ended while it started, and wrote nothing about it."""
 
 
 class LibvirtError(HypervisorError):
@@ -52,9 +52,9 @@ class LibvirtError(HypervisorError):
         self.code = code
 
     @property
-    def is_of_killed(self) -> bool:
-        """Tell whether the hypervisor was killed while it started, or crashed."""
-        return self.message.endswith(_GONE)
+    def is_of_ended(self) -> bool:
+        """Tell whether the hypervisor's process ended while it started, and did not say why."""
+        return self.message.endswith(_ENDED)
 
 
 async def call(limit: float, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:

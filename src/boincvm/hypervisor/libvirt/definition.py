@@ -31,7 +31,13 @@ CARD_ADDRESS = "52:54:00:b0:1c:01"
 REPORT_PERIOD = 5
 """Seconds between a guest's reports on its memory."""
 KERNEL_ARGUMENTS = (*X86_64, "console=ttyS0", "reboot=t")
+_EMULATED_ARGUMENT = "nolapic_timer"
+"""For one emulated processor: its HPET has a register with its speed, while Linux would measure the
+processor's own timer for 0.1 s of each boot."""
+_QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+"""Of what libvirt has for QEMU alone."""
 register_namespace("boincvm", NAMESPACE)
+register_namespace("qemu", _QEMU_NAMESPACE)
 
 
 class Layer(NamedTuple):
@@ -79,6 +85,8 @@ def definition(spec: MachineSpec, domain: Domain) -> str:
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _text(root, event, "destroy")
     _devices(SubElement(root, "devices"), spec, domain)
+    if _kind(domain) == "qemu":
+        _short_queries(root)
     if domain.uri.is_system and domain.uri.hypervisor == "qemu":
         # The machine runs as the user that asks for it, whose files it is made of; nothing of them
         # is given to another user.
@@ -98,6 +106,16 @@ def _kind(domain: Domain) -> str:
     return "kvm" if domain.is_accelerated else "qemu"
 
 
+def _short_queries(root: Element) -> None:
+    """Have libvirt ask QEMU for all features of the processor at once.
+
+    It would ask for each of 400 by itself, which takes up to a quarter of the time until a machine
+    has booted. So it does only if it knows a QEMU that tells which features it lacks, as all do.
+    """
+    capabilities = SubElement(root, f"{{{_QEMU_NAMESPACE}}}capabilities")
+    SubElement(capabilities, f"{{{_QEMU_NAMESPACE}}}del", capability="cpu-unavailable-features")
+
+
 def _boot(root: Element, spec: MachineSpec, domain: Domain) -> None:
     system = SubElement(root, "os")
     _text(system, "type", "hvm", arch="x86_64", machine=domain.machine_type)
@@ -111,6 +129,8 @@ def _boot(root: Element, spec: MachineSpec, domain: Domain) -> None:
         arguments.append(f"boincvm.network={ADDRESSES}")
     if spec.balloon:
         arguments.append("boincvm.balloon")
+    if _kind(domain) == "qemu" and spec.cpus == 1:
+        arguments.append(_EMULATED_ARGUMENT)
     _text(system, "kernel", str(spec.kernel))
     _text(system, "initrd", str(spec.initrd))
     _text(system, "cmdline", " ".join(arguments))

@@ -56,7 +56,7 @@ from boincvm.hypervisor.libvirt.saving import (
 from boincvm.hypervisor.libvirt.uri import SAVES, Uri
 from boincvm.hypervisor.libvirt.watch import Watch
 from boincvm.hypervisor.life_cycle import check_can_start
-from boincvm.hypervisor.listeners import accept_all, listen_at
+from boincvm.hypervisor.listeners import accepting, listen_at
 from boincvm.hypervisor.saved_state import memory_name
 from boincvm.hypervisor.sealing import sealed_checkpoint
 from boincvm.hypervisor.uninterrupted import uninterrupted
@@ -185,14 +185,10 @@ class LibvirtMachine:
         try:
             link = await self._begin(self._disks)
         except BaseException as error:
+            end = self._watch.process_end() if self._watch is not None else None
             await self._end()
-            # A golden snapshot with which QEMU crashes each time would never be replaced.
-            if isinstance(error, LibvirtError) and error.is_of_killed and self._golden is None:
-                raise HypervisorKilledError(
-                    "the hypervisor's process ended while the machine started: it was killed, or"
-                    " it crashed",
-                    hint="the host may have run out of memory: see its system log",
-                ) from error
+            if end is not None and isinstance(error, LibvirtError) and error.is_of_ended:
+                self._raise_for(end, error)
             raise
         if self.spec.ephemeral:
             self._disks.unlink()
@@ -200,6 +196,17 @@ class LibvirtMachine:
         is_copy, self._golden = self._golden is not None, None
         self.state = MachineState.PAUSED if resumes and not is_copy else MachineState.RUNNING
         return SocketChannel(link)
+
+    def _raise_for(self, end: MachineEnd, error: LibvirtError) -> None:
+        """Raise the error for a hypervisor whose process has ended while the machine started."""
+        message = f"the machine did not start: {end.detail}"
+        if end.cause is EndCause.FAILED:
+            raise HypervisorError(message, hint=error.hint) from error
+        # A golden snapshot with which QEMU crashes each time would never be replaced.
+        if self._golden is None:
+            raise HypervisorKilledError(
+                message, hint="the host may have run out of memory: see its system log"
+            ) from error
 
     async def _begin(self, disks: Disks) -> socket.socket:
         """Start the domain, and return the link."""
@@ -231,17 +238,16 @@ class LibvirtMachine:
             except OSError as error:
                 raise host_error("the machine cannot start", error, HypervisorError) from error
             handle = self._connection.handle
-            if saved is None:
-                flags = libvirt.VIR_DOMAIN_START_AUTODESTROY if self._uri.has_autodestroy else 0
-                self._connection.domain = await call(START_LIMIT, handle.createXML, text, flags)
-            else:
-                self._restoring = asyncio.ensure_future(
-                    self._restore(self._connection, text, saved, domain, home)
-                )
-                await asyncio.shield(self._restoring)
-            link, console = await accept_all(listeners, _CONNECT_LIMIT)
-        if self._uri.hypervisor == "qemu":
-            watch.follow(peer_process(link))
+            async with accepting(listeners, self._note_process) as accepted:
+                if saved is None:
+                    flags = libvirt.VIR_DOMAIN_START_AUTODESTROY if self._uri.has_autodestroy else 0
+                    self._connection.domain = await call(START_LIMIT, handle.createXML, text, flags)
+                else:
+                    self._restoring = asyncio.ensure_future(
+                        self._restore(self._connection, text, saved, domain, home)
+                    )
+                    await asyncio.shield(self._restoring)
+                link, console = await accepted(_CONNECT_LIMIT)
         self._console = Console(console)
         if saved is not None and watch.process:
             # libvirt ends with our connection only what it has created, not what it has restored.
@@ -249,6 +255,11 @@ class LibvirtMachine:
         if not self._is_connected:
             await self.connect(connected=False)
         return link
+
+    def _note_process(self, line: socket.socket) -> None:
+        """Have the process followed that has connected `line`, if it is the domain's."""
+        if self._watch is not None and self._uri.hypervisor == "qemu":
+            self._watch.follow(peer_process(line))
 
     async def _make_home(self, identity: str) -> Home:
         home = self._home = await asyncio.to_thread(Home.make, self._uri, identity)

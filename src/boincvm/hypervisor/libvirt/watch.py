@@ -9,6 +9,7 @@ import libvirt
 
 from boincvm.host.processes import kill_opened, open_process
 from boincvm.hypervisor.contract import EndCause, MachineEnd
+from boincvm.hypervisor.process_end import end_of_other
 
 T = TypeVar("T")
 _GONE = MachineEnd(
@@ -34,7 +35,7 @@ class Watch:
 
     def follow(self, process: int | None) -> None:
         """Note the process that runs the domain, if it is one of this host that we can see."""
-        if process:
+        if process and self._handle is None:
             with suppress(ProcessLookupError):
                 self._handle = open_process(process)
                 self.process = process
@@ -42,6 +43,13 @@ class Watch:
     @property
     def has_ended(self) -> bool:
         return self._end.done()
+
+    def process_end(self) -> MachineEnd:
+        """Return how the process has ended, of which libvirt tells nothing.
+
+        libvirt waits until it was reaped before it tells that it has ended at all.
+        """
+        return end_of_other(self._handle, "the hypervisor's process")
 
     def on_lifecycle(self, event: int, detail: int, at: float) -> None:
         """Take an event of the domain (virDomainEventType); `at` is the monotonic clock's time."""
@@ -115,9 +123,7 @@ class Watch:
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
             return MachineEnd(EndCause.KILLED, "somebody else ended the machine through libvirt")
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED:
-            return MachineEnd(
-                EndCause.KILLED, "the hypervisor's process ended: it was killed, or it crashed"
-            )
+            return self.process_end()
         return MachineEnd(EndCause.FAILED, f"libvirt reports that it ended for the reason {detail}")
 
 

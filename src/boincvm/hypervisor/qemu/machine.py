@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from boincvm.errors import HypervisorError, HypervisorKilledError
 from boincvm.host.files import KEEPS_UNLINKED, remove_if_empty
 from boincvm.host.process_tree import own_usage
-from boincvm.host.signals import ENDING_SIGNALS
 from boincvm.host.virtualization import HAS_MEMORY_FILES
 from boincvm.hypervisor import contract
 from boincvm.hypervisor.channel import Channel, SocketChannel
@@ -29,6 +28,7 @@ from boincvm.hypervisor.contract import (
     Usage,
 )
 from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile, disk_failure, open_files
+from boincvm.hypervisor.process_end import end_by_signal
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
 from boincvm.hypervisor.qemu.checkpoint import OnStep
 from boincvm.hypervisor.qemu.command import NETWORK_CARD, has_hpet
@@ -503,7 +503,5 @@ class QemuMachine:
 def _end_of_process(status: int, process: QemuProcess) -> MachineEnd:
     """Return the end of a QEMU that ended with this exit status, or by minus this signal."""
     if status < 0:
-        # Any other signal is QEMU's own fault, or that of what it was given.
-        cause = EndCause.KILLED if -status in ENDING_SIGNALS else EndCause.FAILED
-        return MachineEnd(cause, f"signal {-status} ended QEMU")
+        return end_by_signal(-status, "QEMU")
     return MachineEnd(EndCause.FAILED, process.last_output() or f"QEMU ended with {status}")

@@ -17,8 +17,8 @@ from boincvm.errors import HypervisorMissingError
 from boincvm.host.process_tree import CONTINUE, STOP, own_usage, send
 from boincvm.host.processes import ChildProcess
 from boincvm.host.programs import find_program
-from boincvm.host.signals import ENDING_SIGNALS
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
+from boincvm.hypervisor.process_end import end_by_signal
 from boincvm.hypervisor.qemu_options import common_options, user_network
 
 if TYPE_CHECKING:
@@ -143,12 +143,11 @@ class Network:
     def machine_end(self, status: int) -> MachineEnd:
         """Return how a machine ends whose network has ended with that status: see ChildProcess."""
         if status < 0:
-            # Any other signal is QEMU's own fault, or that of what it was given.
-            cause = EndCause.KILLED if -status in ENDING_SIGNALS else EndCause.FAILED
-            why = f"signal {-status} ended QEMU"
+            end = end_by_signal(-status, "QEMU")
         else:
-            cause, why = EndCause.FAILED, self.last_output() or f"QEMU ended with {status}"
-        return MachineEnd(cause, f"the machine's network has ended: {why}")
+            why = self.last_output() or f"QEMU ended with {status}"
+            end = MachineEnd(EndCause.FAILED, why)
+        return end._replace(detail=f"the machine's network has ended: {end.detail}")
 
     def last_output(self) -> str:
         """Return the last line of what QEMU wrote and `read_output` read, or ""."""

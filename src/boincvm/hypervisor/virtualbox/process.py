@@ -12,6 +12,7 @@ from boincvm.host.signals import ENDING_SIGNALS
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
 from boincvm.hypervisor.listeners import listen_at
+from boincvm.hypervisor.process_end import end_by_signal
 from boincvm.hypervisor.virtualbox.command import CONSOLE, LINES, LINK, RECEIPTS
 from boincvm.hypervisor.virtualbox.home import Home
 from boincvm.hypervisor.virtualbox.installation import HEADLESS, program
@@ -101,12 +102,13 @@ class HeadlessProcess:
             return MachineEnd(EndCause.FAILED, f"VirtualBox cannot run it further: {reason}")
         if status == 0:
             return MachineEnd(EndCause.POWERED_OFF, "")
-        if -status in ENDING_SIGNALS:
-            return MachineEnd(EndCause.KILLED, "a signal ended VBoxHeadless")
-        reason = f"signal {-status} ended VBoxHeadless"
         if status > 0:
-            reason = error_from("to go on", self._output.text()).message
-        return MachineEnd(EndCause.FAILED, f"{reason} (VBox.log: {self._log.cause()})")
+            end = MachineEnd(EndCause.FAILED, error_from("to go on", self._output.text()).message)
+        else:
+            end = end_by_signal(-status, "VBoxHeadless")
+        if end.cause is EndCause.KILLED:
+            return end
+        return end._replace(detail=f"{end.detail} (VBox.log: {self._log.cause()})")
 
     def usage(self) -> Usage | None:
         """Return what it uses, or None if it has ended."""

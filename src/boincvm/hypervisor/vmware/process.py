@@ -18,13 +18,17 @@ from boincvm.hypervisor.boot_loader import MARK
 from boincvm.hypervisor.console import Console
 from boincvm.hypervisor.contract import EndCause, MachineEnd, Usage
 from boincvm.hypervisor.listeners import accept_all, listen_at
+from boincvm.hypervisor.process_end import end_of_other
 from boincvm.hypervisor.vmware.definition import CONSOLE, LINES, LINK, RECEIPTS
 from boincvm.hypervisor.vmware.home import Home
+from boincvm.side_thread import in_side_thread
 
 _CONNECT_LIMIT = 60.0
 """Seconds within which a machine that VMware has started has connected its serial lines."""
 _END_LIMIT = 60.0
 """Seconds that VMware's program may take to end."""
+_REAP_LIMIT = 5.0
+"""Seconds that the process whose child it has become may take to reap it."""
 _EXIT = re.compile(r"VMX exit \((-?[0-9]{1,6})\)")
 """What the program writes to its log last, unless it was killed."""
 
@@ -125,7 +129,16 @@ class VmxProcess:
             return MachineEnd(EndCause.PANICKED, panic)
         if self._has_rebooted:
             return MachineEnd(EndCause.POWERED_OFF, "")
-        return _reason(self._home.log())
+        return await self._reason(self._home.log())
+
+    async def _reason(self, log: str) -> MachineEnd:
+        """Return why a machine has ended that nobody has told to."""
+        exits = _EXIT.findall(log)
+        if not exits:  # it was killed, or it crashed
+            return await in_side_thread(end_of_other, self._handle, "VMware's program", _REAP_LIMIT)
+        if exits[-1] == "0":
+            return MachineEnd(EndCause.POWERED_OFF, "")
+        return MachineEnd(EndCause.FAILED, f"VMware's program ended with {exits[-1]}: see its log")
 
     async def power_off(self) -> None:
         """End it now, and wait for its end. Raises HypervisorError if it does not end."""
@@ -168,16 +181,6 @@ class VmxProcess:
             asyncio.get_running_loop().remove_reader(self._handle)
             os.close(self._handle)
             self._handle = -1
-
-
-def _reason(log: str) -> MachineEnd:
-    """Return why a machine has ended that nobody has told to."""
-    exits = _EXIT.findall(log)
-    if not exits:
-        return MachineEnd(EndCause.KILLED, "VMware's program was killed, or it crashed")
-    if exits[-1] == "0":
-        return MachineEnd(EndCause.POWERED_OFF, "")
-    return MachineEnd(EndCause.FAILED, f"VMware's program ended with {exits[-1]}: see its log")
 
 
 def _open_peer(line: socket.socket) -> tuple[int, int]:
