@@ -28,6 +28,7 @@ from boincvm.hypervisor.registry import open_driver
 from support.driven import LIMIT, answering, shell
 from support.exit_statuses import TELLS_EXITS
 from support.golden_home import GoldenHome
+from support.published_port import check_published_port
 from support.small_disk import needs_namespaces, small_disk
 
 BOINCVM = Path(sys.executable).with_name("boincvm")
@@ -83,6 +84,10 @@ def test_a_run(base_image: Path) -> None:
     )
     assert done.returncode == 7, done.stderr
     assert json.loads(done.stdout)["stdout"] == "x" * 10_000
+
+
+def test_a_published_port_leads_into_the_guest(base_image: Path) -> None:
+    check_published_port("--driver", "libvirt")
 
 
 def test_a_run_that_starts_from_a_golden_snapshot(base_image: Path, tmp_path: Path) -> None:

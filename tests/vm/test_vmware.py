@@ -5,6 +5,8 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ import pytest
 from boincvm.errors import HostDiskFullError, HypervisorError
 from boincvm.guestlink.link import GuestLink
 from boincvm.host.locks import open_lock
+from boincvm.hypervisor import qcow2
 from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec, MachineState
 from boincvm.hypervisor.registry import find_driver, open_driver
 from boincvm.hypervisor.verdict import Ability
@@ -28,6 +31,7 @@ from boincvm.paths import cache_directory
 from support.bench import kill, wait_for_end
 from support.driven import Running, answering, shell
 from support.exit_statuses import TELLS_EXITS
+from support.small_disk import needs_namespaces, small_disk
 from support.vmware.fixture import StandIn, vmware_installed
 
 pytestmark = pytest.mark.timeout(400)
@@ -425,6 +429,59 @@ async def test_a_kill_while_it_is_paused(
     else:
         assert end == MachineEnd(EndCause.KILLED, "VMware's program was killed, or it crashed")
     await asyncio.to_thread(wait_for_end, killed)
+
+
+FULL = """
+import asyncio, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+from boincvm.errors import HostDiskFullError
+from boincvm.hypervisor.contract import MachineSpec, MachineState
+from boincvm.hypervisor.registry import open_driver
+from support.driven import answering, shell
+from support.vmware.fixture import vmware_installed
+
+async def main(*files):
+    driver = await open_driver("vmware", files[1])
+    machine = driver.machine(MachineSpec(*files, memory=256 << 20, cpus=1))
+    async with answering(machine) as link:
+        for save in (machine.checkpoint, machine.save):
+            try:
+                await save(1)
+            except HostDiskFullError as error:
+                print(error.message)
+            assert machine.state is MachineState.RUNNING
+            assert not list(files[0].glob("*.vm[se]*"))
+            print(await shell(link, "echo alive"), end="")
+    await machine.destroy()
+
+with vmware_installed():
+    asyncio.run(main(*map(Path, sys.argv[2:])))
+"""
+
+
+@needs_namespaces
+def test_a_full_disk(base_image: Path, tmp_path: Path) -> None:
+    """The machine stays as it was, and its guest keeps running."""
+    raw = tmp_path / "root.raw"
+    with raw.open("x+b") as file:
+        qcow2.write_raw(base_image / "root.qcow2", file.fileno(), "qcow2")
+    room = raw.stat().st_blocks // 2 + (32 << 10)  # KiB: less than is written of its memory
+    raw.unlink()
+    names = ("kernel", "initrd", "root.qcow2")
+    with tempfile.TemporaryDirectory() as location:
+        files = [Path(location), *(base_image / name for name in names)]
+        words = [FULL, str(Path(__file__).parents[2]), *map(str, files)]
+        done = subprocess.run(
+            [*small_disk(f"{room}k", Path(location)), sys.executable, "-c", *words],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+    reason = "There is not enough space in the file system for the selected operation"
+    assert done.returncode == 0
+    assert done.stdout == f"the host's disk is full: {reason}\nalive\n" * 2
 
 
 async def test_player_takes_no_snapshots(base_image: Path, spec: MachineSpec) -> None:

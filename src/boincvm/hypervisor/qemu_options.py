@@ -26,5 +26,10 @@ def common_options() -> list[str]:
 
 def user_network(name: str, forwards: Sequence[PortForward]) -> list[str]:
     """Return the options for the network `name`, into which ports of 127.0.0.1 lead."""
-    rules = [f",hostfwd=tcp:127.0.0.1:{port.host}-{_GUEST}:{port.guest}" for port in forwards]
+    rules = [f",hostfwd={forward_rule(port)}" for port in forwards]
     return ["-netdev", f"user,id={name}{''.join(rules)}"]
+
+
+def forward_rule(port: PortForward) -> str:
+    """Return what QEMU is told of a forwarded port."""
+    return f"tcp:127.0.0.1:{port.host}-{_GUEST}:{port.guest}"

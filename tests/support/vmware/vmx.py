@@ -20,6 +20,7 @@ REALLY_BOOTS = HERE / "really_boots"
 SECTOR = 2048
 CONSOLE = 2
 MARK = b"\5"
+NO_ROOM = "There is not enough space in the file system for the selected operation"
 
 
 class RefusedError(Exception):
@@ -63,13 +64,17 @@ class Qmp:
     def event(self, name: str) -> asyncio.Event:
         return self.events.setdefault(name, asyncio.Event())
 
-    async def happens(self, name: str) -> None:
-        """Wait for the event."""
-        event, end = (asyncio.create_task(one.wait()) for one in (self.event(name), self.ended))
-        await asyncio.wait((event, end), return_when=asyncio.FIRST_COMPLETED)
-        if not event.done():
-            raise RefusedError(f"Unknown error: no {name}: it has ended")
-        end.cancel()
+    async def happens(self, *names: str) -> str:
+        """Wait for one of the events, and return its name."""
+        waiting = [asyncio.create_task(self.event(name).wait()) for name in names]
+        end = asyncio.create_task(self.ended.wait())
+        await asyncio.wait((*waiting, end), return_when=asyncio.FIRST_COMPLETED)
+        for task in (*waiting, end):
+            task.cancel()
+        for name in names:
+            if self.event(name).is_set():
+                return name
+        raise RefusedError(f"Unknown error: no {names[0]}: it has ended")
 
     async def execute(self, command: str, **arguments: object) -> Any:
         if self.ended.is_set():
@@ -263,11 +268,18 @@ class Machine:
         await self.monitor.execute("cont")
 
     async def _write_memory(self, state: Path) -> None:
+        """Write what a stopped machine goes on from; it runs on if there is no room for that."""
         await self.monitor.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-        self.monitor.event("MIGRATIONcompleted").clear()
-        memory = shlex.quote(str(state.with_suffix(".vmem")))
-        await self.monitor.execute("migrate", uri=f"exec:cat >{memory}")
-        await self.monitor.happens("MIGRATIONcompleted")
+        for end in ("completed", "failed"):
+            self.monitor.event(f"MIGRATION{end}").clear()
+        memory = state.with_suffix(".vmem")
+        uri = f"exec:cat >{shlex.quote(str(memory))}"
+        await self.monitor.execute("migrate", uri=uri)
+        if await self.monitor.happens("MIGRATIONcompleted", "MIGRATIONfailed") == "MIGRATIONfailed":
+            memory.unlink()
+            if not self.is_paused:
+                await self.monitor.execute("cont")
+            raise RefusedError(NO_ROOM)
         state.write_text("devices, of the stand-in for VMware\n")
 
     async def stop(self) -> None:
@@ -294,9 +306,10 @@ class Machine:
     async def snapshot(self, name: str) -> None:
         if not self.is_paused:
             await self.monitor.execute("stop")
-        self._snapshots.append((name, self.disk, self._node))
-        number = self._number = self._number + 1
+        number = self._number + 1
         await self._write_memory(self.directory / f"{self.vmx.stem}-Snapshot{number}.vmsn")
+        self._snapshots.append((name, self.disk, self._node))
+        self._number = number
         stem = re.sub(r"-[0-9]{6}$", "", self.disk.stem)
         taken = (self.disk.with_name(f"{stem}-{at:06d}.vmdk") for at in range(1, 1000))
         new = next(path for path in taken if not path.exists())

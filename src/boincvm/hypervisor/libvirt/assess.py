@@ -17,12 +17,15 @@ ABILITIES = Abilities(
             Ability.CHECKPOINT,
             Ability.GOLDEN,
             Ability.NETWORK,
+            Ability.PORT_FORWARDING,
             Ability.BALLOON,
             Ability.TRANSFER_DISK,
             Ability.FIRMWARE,
         }
     )
 )
+_OF_QEMU = {Ability.CHECKPOINT, Ability.GOLDEN, Ability.PORT_FORWARDING}
+"""What no other hypervisor's machines can do by libvirt."""
 _PLAIN_QEMU = "qemu"
 DAEMON_HINT = (
     f"start its daemon (libvirtd or virtqemud), or set {VARIABLES[0]} or `libvirt` of your"
@@ -46,7 +49,7 @@ def assess(find_kernel: FindKernel) -> Verdict:
     version, abilities = version_text(number), ABILITIES
     if uri.hypervisor != "qemu":
         verdict = Verdict(acceleration=f"{uri.hypervisor}, unproved")
-        abilities = Abilities(ABILITIES.of_machines - {Ability.CHECKPOINT, Ability.GOLDEN})
+        abilities = Abilities(ABILITIES.of_machines - _OF_QEMU)
     else:
         verdict = _of_qemu(find_kernel)
         if verdict.trouble:

@@ -31,7 +31,7 @@ CARD_ADDRESS = "52:54:00:b0:1c:01"
 REPORT_PERIOD = 5
 """Seconds between a guest's reports on its memory."""
 KERNEL_ARGUMENTS = (*X86_64, "console=ttyS0", "reboot=t")
-_EMULATED_ARGUMENT = "nolapic_timer"
+EMULATED_ARGUMENT = "nolapic_timer"
 """For one emulated processor: its HPET has a register with its speed, while Linux would measure the
 processor's own timer for 0.1 s of each boot."""
 _QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -130,7 +130,7 @@ def _boot(root: Element, spec: MachineSpec, domain: Domain) -> None:
     if spec.balloon:
         arguments.append("boincvm.balloon")
     if _kind(domain) == "qemu" and spec.cpus == 1:
-        arguments.append(_EMULATED_ARGUMENT)
+        arguments.append(EMULATED_ARGUMENT)
     _text(system, "kernel", str(spec.kernel))
     _text(system, "initrd", str(spec.initrd))
     _text(system, "cmdline", " ".join(arguments))

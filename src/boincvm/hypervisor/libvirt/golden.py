@@ -16,7 +16,7 @@ from pathlib import Path
 from boincvm.errors import HypervisorError
 from boincvm.host.files import copy_range, create_new, open_regular
 from boincvm.host.resources import processor_name
-from boincvm.hypervisor.libvirt.definition import KERNEL_ARGUMENTS
+from boincvm.hypervisor.libvirt.definition import EMULATED_ARGUMENT, KERNEL_ARGUMENTS
 from boincvm.hypervisor.libvirt.saved import SavedState, Versions, read_table, version_text
 from boincvm.hypervisor.saved_state import read_table_file
 
@@ -32,7 +32,7 @@ def golden_identity(versions: Versions) -> dict[str, str]:
         "driver": "libvirt",
         "hypervisor": f"{versions.hypervisor} {version_text(versions.hypervisor_version)}",
         "libvirt": version_text(versions.libvirt),
-        "machine": " ".join(KERNEL_ARGUMENTS),
+        "machine": " ".join((*KERNEL_ARGUMENTS, EMULATED_ARGUMENT)),
         "accelerator": "kvm" if versions.is_accelerated else "tcg",
         "processor": processor_name(),
     }

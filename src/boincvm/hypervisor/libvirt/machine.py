@@ -43,6 +43,7 @@ from boincvm.hypervisor.libvirt.definition import (
     definition,
 )
 from boincvm.hypervisor.libvirt.disks import MANY_LAYERS, Disks, unlink_files
+from boincvm.hypervisor.libvirt.forwarding import forward_ports
 from boincvm.hypervisor.libvirt.golden import write_golden, write_renamed
 from boincvm.hypervisor.libvirt.home import CONSOLE, LINK, Home
 from boincvm.hypervisor.libvirt.merging import merge_layers
@@ -53,13 +54,14 @@ from boincvm.hypervisor.libvirt.saving import (
     take_snapshot,
     write_memory,
 )
-from boincvm.hypervisor.libvirt.uri import SAVES, Uri
+from boincvm.hypervisor.libvirt.uri import FORWARDS, SAVES, Uri
 from boincvm.hypervisor.libvirt.watch import Watch
 from boincvm.hypervisor.life_cycle import check_can_start
 from boincvm.hypervisor.listeners import accepting, listen_at
 from boincvm.hypervisor.saved_state import memory_name
 from boincvm.hypervisor.sealing import sealed_checkpoint
 from boincvm.hypervisor.uninterrupted import uninterrupted
+from boincvm.job.model import PortForward
 from boincvm.side_thread import in_side_thread
 
 _ENDED_ALREADY = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
@@ -73,7 +75,6 @@ class LibvirtMachine:
     display = None
     screenshots = None
     remote_desktop = None
-    forwards = ()
 
     def __init__(
         self,
@@ -121,6 +122,11 @@ class LibvirtMachine:
     @property
     def network(self) -> contract.NetworkCard | None:
         return self if self.spec.network else None
+
+    @property
+    def forwards(self) -> tuple[PortForward, ...]:
+        """Implement `NetworkCard.forwards`."""
+        return self.spec.forwards if self._uri.hypervisor == FORWARDS else ()
 
     @property
     def transfer_disk(self) -> contract.TransferDisk | None:
@@ -254,6 +260,8 @@ class LibvirtMachine:
             self._guard = DeathGuard(watch.process, domain.name)
         if not self._is_connected:
             await self.connect(connected=False)
+        if self._connection.domain is not None:
+            await forward_ports(self._connection.domain, self.forwards)
         return link
 
     def _note_process(self, line: socket.socket) -> None:

@@ -15,6 +15,8 @@ _TRANSPORTS = ("", "unix")
 """What follows the "+" of a URI that leads to this host."""
 SAVES = "qemu"
 """The hypervisor whose machines can be saved."""
+FORWARDS = "qemu"
+"""The hypervisor into whose machines ports of the host can lead."""
 _CLOSES_WITH_US = ("qemu", "bhyve")
 """Hypervisors whose libvirt driver ends a machine when its maker's connection closes."""
 
