@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, t
 
 import libvirt
 
-from boincvm.errors import HostDiskFullError, HypervisorError
+from boincvm.errors import HostDiskFullError
 from boincvm.host.files import sync_file_and_entry
 from boincvm.hypervisor.contract import RecordLayers
 from boincvm.hypervisor.disks import disk_errors
@@ -26,6 +26,7 @@ from boincvm.hypervisor.libvirt.connection import ANSWER_LIMIT, SAVE_LIMIT, Libv
 from boincvm.hypervisor.libvirt.definition import ROOT_TARGET, TRANSFER_DISK_TARGET
 from boincvm.hypervisor.libvirt.disks import Disks
 from boincvm.hypervisor.libvirt.watch import Watch
+from boincvm.hypervisor.life_cycle import check_top_layer
 from boincvm.hypervisor.saved_state import memory_name
 
 _SNAPSHOT = (
@@ -132,15 +133,9 @@ async def uses_layer(domain: libvirt.virDomain, layer: Path) -> bool:
 
 
 async def check_top(domain: libvirt.virDomain, disks: Disks) -> None:
-    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows.
-
-    It does not if libvirt has changed the disk after we had given up waiting for that.
-    """
-    if not await uses_layer(domain, disks.directory / disks.names[-1]):
-        raise HypervisorError(
-            "libvirt has changed the machine's disk after boincvm had given up waiting, so the"
-            " machine can no longer be saved"
-        )
+    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows."""
+    top = disks.directory / disks.names[-1]
+    check_top_layer("libvirt", is_known=await uses_layer(domain, top))
 
 
 async def write_memory(domain: libvirt.virDomain, path: Path) -> None:

@@ -11,6 +11,7 @@ from time import monotonic
 from boincvm.errors import HypervisorError
 from boincvm.host.files import sync_file_and_entry
 from boincvm.hypervisor.contract import RecordLayers
+from boincvm.hypervisor.life_cycle import check_top_layer
 from boincvm.hypervisor.virtualbox import vdi
 from boincvm.hypervisor.virtualbox.command import BOOT_CONTROLLER, DISK_CONTROLLER
 from boincvm.hypervisor.virtualbox.disks import LAYER, MOST_LAYERS, Disks
@@ -65,15 +66,8 @@ async def _top(home: Home) -> str:
 
 
 async def check_top(home: Home, disks: Disks) -> None:
-    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows.
-
-    It does not if VirtualBox has taken a snapshot after we had given up waiting for that.
-    """
-    if await _top(home) != disks.layers[-1]:
-        raise HypervisorError(
-            "VirtualBox has changed the machine's disk after boincvm had given up waiting, so the"
-            " machine can no longer be saved"
-        )
+    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows."""
+    check_top_layer("VirtualBox", is_known=await _top(home) == disks.layers[-1])
 
 
 async def _new_top(home: Home, disks: Disks) -> Medium:

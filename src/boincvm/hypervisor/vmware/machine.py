@@ -22,7 +22,7 @@ from boincvm.hypervisor.contract import (
     RecordLayers,
     Usage,
 )
-from boincvm.hypervisor.life_cycle import check_can_start
+from boincvm.hypervisor.life_cycle import check_can_start, check_top_layer
 from boincvm.hypervisor.sealing import sealed_checkpoint
 from boincvm.hypervisor.serial_line import SerialChannel
 from boincvm.hypervisor.uninterrupted import uninterrupted
@@ -507,19 +507,12 @@ def _top(home: Home) -> str:
 
 
 def _check_top(home: Home, disks: Disks) -> None:
-    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows.
-
-    It does not if VMware has taken a snapshot after we had given up waiting for that.
-    """
+    """Raise HypervisorError unless the guest writes to the topmost layer that `disks` knows."""
     try:
         top = _top(home)
     except OSError as error:
         raise host_error("the machine cannot be saved", error, HypervisorError) from error
-    if top != disks.layers[-1]:
-        raise HypervisorError(
-            "VMware has changed the machine's disk after boincvm had given up waiting, so the"
-            " machine can no longer be saved"
-        )
+    check_top_layer("VMware", is_known=top == disks.layers[-1])
 
 
 def _only(states: set[str]) -> str:
