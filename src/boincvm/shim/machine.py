@@ -48,7 +48,7 @@ from boincvm.node.commands import NodeCommands
 from boincvm.shim.machine_directory import Definition, MachineDirectory
 from boincvm.shim.programs import MachinePrograms, drain
 from boincvm.shim.screen import open_screen
-from boincvm.shim.snapshots import Snapshot, Snapshots, read_checkpoint
+from boincvm.shim.snapshots import MachineSnapshot, Snapshots, read_checkpoint
 from boincvm.side_thread import in_side_thread
 
 _SETTINGS = Settings(Limits(boot=300.0, silence=120.0, stop=20.0), report_period=1.0)
@@ -217,7 +217,7 @@ class ShimMachine:
         if self.commands is not None:
             self.commands.release()
 
-    def _attach(self, snapshot: Snapshot | None, link: GuestLink) -> None:
+    def _attach(self, snapshot: MachineSnapshot | None, link: GuestLink) -> None:
         """Attach the programs that ran when it was saved, before its guest continues."""
         if snapshot is not None:
             drain(link, snapshot.programs)

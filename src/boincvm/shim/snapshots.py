@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EVERY = 1 << 30
 
 
-class Snapshot(NamedTuple):
+class MachineSnapshot(NamedTuple):
     """A named checkpoint of a machine."""
 
     name: str
@@ -56,7 +56,7 @@ class Snapshots:
     def __init__(self, directory: MachineDirectory) -> None:
         self._directory = directory
 
-    def all(self) -> list[Snapshot]:
+    def all(self) -> list[MachineSnapshot]:
         """Return all snapshots, oldest first. Raises HostError."""
         found = []
         for table in self._directory.snapshots():
@@ -69,7 +69,7 @@ class Snapshots:
                 ) from error
         return found
 
-    def find(self, name: str | None) -> Snapshot:
+    def find(self, name: str | None) -> MachineSnapshot:
         """Return the snapshot with that name, by default the newest. Raises UsageError."""
         found = self.all()
         wanted = [snapshot for snapshot in found if name in (None, snapshot.name)]
@@ -110,7 +110,7 @@ class Snapshots:
     ) -> None:
         """Add a snapshot whose checkpoint is on disk already. Raises OSError."""
         size = sum(seal.size for seal in saved.checkpoint.files.values())
-        made = Snapshot(name, saved.checkpoint.number, description, time.time(), size)
+        made = MachineSnapshot(name, saved.checkpoint.number, description, time.time(), size)
         table = {**made._asdict(), "programs": programs}
         self._directory.write_snapshots([*self._directory.snapshots(), table])
 
@@ -138,7 +138,7 @@ class Snapshots:
         remove_unneeded(self._directory.disk, keep=_EVERY, in_use=in_use)
 
 
-def _snapshot(table: Mapping[str, object]) -> Snapshot:
+def _snapshot(table: Mapping[str, object]) -> MachineSnapshot:
     """Decode a snapshot. Raises KeyError, ValueError, TypeError."""
     name, description, programs = table["name"], table["description"], table.get("programs", [])
     if not isinstance(name, str) or not isinstance(description, str):
@@ -146,7 +146,7 @@ def _snapshot(table: Mapping[str, object]) -> Snapshot:
     if not isinstance(programs, list) or not all(isinstance(item, dict) for item in programs):
         raise TypeError("invalid programs")
     number, size, made = table["number"], table["size"], table["made"]
-    return Snapshot(
+    return MachineSnapshot(
         name,
         json_value.whole(number),
         description,

@@ -62,7 +62,7 @@ _LEVEL = 1
 """Compression level. Higher ones take far longer and save little of a machine's memory."""
 
 
-class Snapshot(NamedTuple):
+class JobSnapshot(NamedTuple):
     """What a snapshot says about itself."""
 
     files: dict[str, FileSeal]
@@ -72,7 +72,7 @@ class Snapshot(NamedTuple):
     made: float
 
 
-def read_snapshot(path: Path) -> Snapshot:
+def read_snapshot(path: Path) -> JobSnapshot:
     """Return what the file `path` says about itself. Raises InputFileError.
 
     The files in it are not read.
@@ -83,7 +83,7 @@ def read_snapshot(path: Path) -> Snapshot:
 
 def read_all(
     path: Path, directory: Path | None = None, *, only: Collection[str] | None = None
-) -> Snapshot:
+) -> JobSnapshot:
     """Read and verify the whole snapshot, and extract it into `directory` if that is given.
 
     `directory` is new. `only`: the names of the files to extract; None for all. Raises
@@ -140,7 +140,7 @@ def _opened(path: Path) -> Iterator[TarReader]:
             raise host_error(f"{path} cannot be imported", error) from error
 
 
-def _read_table(archive: TarReader, path: Path) -> Snapshot:
+def _read_table(archive: TarReader, path: Path) -> JobSnapshot:
     try:
         member = archive.next()
         if member is None or member.name != TABLE.encode() or member.kind != "file":
@@ -161,7 +161,7 @@ def _read_table(archive: TarReader, path: Path) -> Snapshot:
         }
         machines = [_checked_machine(machine) for machine in table["machines"]]
         made = json_value.number(table["made"], LATEST)
-        return Snapshot(
+        return JobSnapshot(
             files, machines, json_value.text(table["architecture"])[:_LONGEST_VALUE], made
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -207,7 +207,7 @@ def _checked_machine(machine: object) -> dict[str, object]:
     return machine
 
 
-def _check_room(directory: Path, snapshot: Snapshot, only: Collection[str] | None) -> None:
+def _check_room(directory: Path, snapshot: JobSnapshot, only: Collection[str] | None) -> None:
     wanted = snapshot.files if only is None else snapshot.files.keys() & only
     size = sum(snapshot.files[name].size for name in wanted)
     hint = "free some space, or choose a directory on another disk"
@@ -249,7 +249,7 @@ def damaged(path: Path, why: str) -> InputFileError:
 # Export.
 
 
-def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
+def export(directory: Path, target: Path, *, force: bool) -> JobSnapshot:
     """Write the job in `directory` to `target`, with each machine's newest complete checkpoint.
 
     The job must not be running. Raises InputFileError if no machine is saved, or one whose driver
@@ -266,7 +266,7 @@ def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
     _check_drivers(machines)
     sources = {**_job_files(directory), **_machine_files(machines)}
     seals = {name: FileSeal(*digest_of(path)) for name, path in sources.items()}
-    snapshot = Snapshot(
+    snapshot = JobSnapshot(
         seals,
         [_described(source, saved) for source, saved in machines.items()],
         platform.machine(),
@@ -276,7 +276,7 @@ def export(directory: Path, target: Path, *, force: bool) -> Snapshot:
     return snapshot
 
 
-def _write(target: Path, snapshot: Snapshot, sources: dict[str, Path]) -> None:
+def _write(target: Path, snapshot: JobSnapshot, sources: dict[str, Path]) -> None:
     """Write the archive, whole or not at all, and read it back to verify it."""
     try:
         with replacement(target) as part:
@@ -355,7 +355,7 @@ def _job_files(directory: Path) -> dict[str, Path]:
     return files
 
 
-def _table(snapshot: Snapshot) -> dict[str, object]:
+def _table(snapshot: JobSnapshot) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "boincvm": __version__,

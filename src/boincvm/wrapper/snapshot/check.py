@@ -9,10 +9,10 @@ from boincvm.hypervisor.contract import Checkpoint, Finding
 from boincvm.hypervisor.registry import open_driver
 from boincvm.image.store import ImageStore
 from boincvm.machine.host_capacity import check_room
-from boincvm.wrapper.snapshot.archive import Snapshot
+from boincvm.wrapper.snapshot.archive import JobSnapshot
 
 
-async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
+async def check_snapshot(snapshot: JobSnapshot, directory: Path) -> list[Finding]:
     """Return the findings for and against running the job in `directory`."""
     here = platform.machine()
     if snapshot.architecture != here:
@@ -29,7 +29,7 @@ async def check_snapshot(snapshot: Snapshot, directory: Path) -> list[Finding]:
 
 
 async def _check_machine(
-    snapshot: Snapshot, machine: Mapping[str, object], directory: Path
+    snapshot: JobSnapshot, machine: Mapping[str, object], directory: Path
 ) -> list[Finding]:
     findings: list[Finding] = []
     image_name, digest = str(machine.get("image_name")), str(machine.get("image"))
@@ -51,7 +51,7 @@ async def _check_machine(
     return findings
 
 
-def _checkpoint(snapshot: Snapshot, machine: Mapping[str, object]) -> Checkpoint:
+def _checkpoint(snapshot: JobSnapshot, machine: Mapping[str, object]) -> Checkpoint:
     table, prefix = machine.get("machine"), f"{machine.get('directory')}/"
     files = {
         name.removeprefix(prefix): seal

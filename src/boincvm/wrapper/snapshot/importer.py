@@ -11,7 +11,7 @@ from boincvm.host.renames import rename
 from boincvm.hypervisor.registry import find_driver
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.saved_machine import manifests, read_manifest
-from boincvm.wrapper.snapshot.archive import MACHINES, Snapshot, read_all
+from boincvm.wrapper.snapshot.archive import MACHINES, JobSnapshot, read_all
 from boincvm.wrapper.snapshot.trust import check_job, what_needs_trust
 from boincvm.wrapper.tasks.resolve import JOB_FILE
 
@@ -19,7 +19,7 @@ _LONGEST = 300
 """Characters of a path in a message."""
 
 
-def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> Snapshot:
+def import_snapshot(path: Path, directory: Path, *, trusted: bool = False) -> JobSnapshot:
     """Create `directory`, which does not exist or is empty, from the snapshot `path`.
 
     Nothing is left of it if anything fails. `trusted`: the user knows who made the snapshot, so its
@@ -70,7 +70,7 @@ def needs_trust(path: Path) -> list[str]:
         raise host_error(f"{path} cannot be checked", error) from error
 
 
-def _check_machines(path: Path, directory: Path, snapshot: Snapshot) -> None:
+def _check_machines(path: Path, directory: Path, snapshot: JobSnapshot) -> None:
     """Check that no file for a hypervisor says more than one of our own machines' would."""
     for machine_directory in sorted(directory.glob(MACHINES)):
         for number, manifest in manifests(machine_directory):
