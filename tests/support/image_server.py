@@ -1,9 +1,10 @@
 """A web server of a directory on loopback, which misbehaves as a test asks."""
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ class Request(BaseHTTPRequestHandler):
         self.wfile.flush()
         secure = self.server.security.wrap_socket(self.connection, server_side=True)
         self.connection = secure
+        self.server.connections.append(secure)
         self.rfile, self.wfile = secure.makefile("rb"), secure.makefile("wb", 0)
         self.close_connection = False
 
@@ -79,7 +81,8 @@ Fault = Callable[[Request, str], bool]
 class ImageServer(ThreadingHTTPServer):
     """Serves a directory until its context ends."""
 
-    daemon_threads = True
+    daemon_threads = False
+    """Their end is waited for: none closes its connection in a later test."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(("127.0.0.1", 0), Request)
@@ -94,6 +97,7 @@ class ImageServer(ThreadingHTTPServer):
         self.sent = 0
         self.ended = threading.Event()
         """Set at the end: what waits for ever waits for this."""
+        self.connections: list[socket.socket] = []
 
     @property
     def url(self) -> str:
@@ -101,6 +105,20 @@ class ImageServer(ThreadingHTTPServer):
 
     def names(self) -> list[str]:
         return [name for name, _ in self.asked]
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
+    def end(self) -> None:
+        """End all connections, and wait for their threads."""
+        self.ended.set()
+        self.shutdown()
+        for connection in self.connections:
+            with suppress(OSError):  # it has been closed
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that has gone is no error here."""
@@ -114,10 +132,8 @@ def serving(directory: Path) -> Iterator[ImageServer]:
     try:
         yield server
     finally:
-        server.ended.set()
-        server.shutdown()
+        server.end()
         thread.join()
-        server.server_close()
 
 
 def whole(server: ImageServer, name: str) -> bytes:
