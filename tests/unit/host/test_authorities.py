@@ -63,6 +63,7 @@ def test_images_are_fetched_from_a_server_that_they_certify(file: Path, tmp_path
     security.load_cert_chain(file, tmp_path / "key.pem")
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         web.socket = security.wrap_socket(web.socket, server_side=True)
+        web.daemon_threads = False  # their end is waited for
         thread = Thread(target=web.serve_forever)
         thread.start()
         server = Server(f"https://127.0.0.1:{web.server_port}")
