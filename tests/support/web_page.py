@@ -14,6 +14,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 from boincvm.paths import data_directory
+from support.killed_on_failure import killed_on_failure
 
 LIMIT = 60
 _FLAGS = (
@@ -31,28 +32,29 @@ def served_page(directory: Path) -> Iterator[str]:
     (home / "data" / "images").symlink_to(data_directory() / "images")
     command = [sys.executable, "-m", "boincvm.cli.main"]
     environment = {**os.environ, "BOINCVM_HOME": str(home)}
-    server = subprocess.Popen(
-        [*command, "controller", "--listen", "127.0.0.1:0"],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
-    try:
-        output = []
-        for line in server.stderr:
-            output.append(line)
-            if found := re.search(r"(http://\S+/) \(it asks for the token in (.+)\)", line):
-                break
-        else:
-            raise AssertionError(f"the controller did not start: {output}")
-        yield f"{found[1]}#token={Path(found[2]).read_text().strip()}"
-    finally:
-        subprocess.run([*command, "rm", "--force", "all"], env=environment, timeout=LIMIT)
+    with killed_on_failure(
+        subprocess.Popen(
+            [*command, "controller", "--listen", "127.0.0.1:0"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    ) as server:
+        assert server.stderr is not None
+        try:
+            output = []
+            for line in server.stderr:
+                output.append(line)
+                if found := re.search(r"(http://\S+/) \(it asks for the token in (.+)\)", line):
+                    break
+            else:
+                raise AssertionError(f"the controller did not start: {output}")
+            yield f"{found[1]}#token={Path(found[2]).read_text().strip()}"
+        finally:
+            subprocess.run([*command, "rm", "--force", "all"], env=environment, timeout=LIMIT)
         server.send_signal(signal.SIGTERM)
-        server.stderr.read()
-        assert server.wait(LIMIT) == 0
-        server.stderr.close()
+        server.communicate(timeout=LIMIT)
+    assert server.returncode == 0
 
 
 @contextmanager

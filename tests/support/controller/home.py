@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from boincvm.paths import data_directory
+from support.killed_on_failure import killed_on_failure
 from support.on_terminal import OnTerminal, on_terminal
 
 LIMIT = 60
@@ -29,20 +30,21 @@ class Home:
 
     @contextmanager
     def controller(self) -> Iterator[None]:
-        process = subprocess.Popen(
-            [*BOINCVM, "controller"], env=self.environment, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr is not None
-        try:
-            line = process.stderr.readline()
-            assert "the controller is running" in line, line
-            yield
-        finally:
-            self.run("rm", "--force", "**", code=None)
+        with killed_on_failure(
+            subprocess.Popen(
+                [*BOINCVM, "controller"], env=self.environment, stderr=subprocess.PIPE, text=True
+            )
+        ) as process:
+            assert process.stderr is not None
+            try:
+                line = process.stderr.readline()
+                assert "the controller is running" in line, line
+                yield
+            finally:
+                self.run("rm", "--force", "**", code=None)
             process.send_signal(signal.SIGTERM)
-            output = process.stderr.read()
-            process.stderr.close()
-            assert process.wait(LIMIT) == 0, output
+            _, output = process.communicate(timeout=LIMIT)
+        assert process.returncode == 0, output
         assert "0 machines keep running" in output
 
     def run(
