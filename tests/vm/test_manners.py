@@ -79,8 +79,8 @@ def test_each_driver_counts_the_machines_of_the_others(
 
 def test_what_a_killed_run_has_left_is_removed(environment: dict[str, str]) -> None:
     with running(environment) as process:
-        kept = boincvm("doctor", "--clean", environment=environment).stdout
-        assert cleaned(kept) == []
+        unchanged = boincvm("doctor", "--clean", environment=environment).stdout
+        assert cleaned(unchanged) == []
         process.kill()
         process.wait()
     removed = boincvm("doctor", "--clean", environment=environment).stdout
