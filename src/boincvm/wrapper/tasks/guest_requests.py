@@ -1,6 +1,7 @@
 """Handles what a guest's program requests of the BOINC client on its status channel."""
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,9 @@ MOST_WAITING = 100
 """Pending requests for files that a guest may have; more are dropped, and that is logged."""
 LARGEST_TRICKLE = 64 << 10
 """Largest size of a trickle-up message, in bytes."""
+_PART = PurePosixPath(".boincvm-part")
+"""A file that is being copied into the guest. BOINC's library reads each whose name contains
+"trickle_down"."""
 
 
 class Messenger(Protocol):
@@ -162,14 +166,21 @@ class GuestRequests:
             path.unlink()
 
     async def _put(self, session: Session, path: Path) -> None:
-        await run_in_guest(session, ["rm", "-f", "--", path.name])  # an older one may exist
+        """Copy a file of the slot into the guest, in place of an older one.
+
+        It appears there when it is complete: a program that waits for it reads it at once.
+        """
+        await run_in_guest(session, ["rm", "-f", "--", str(_PART)])  # of an attempt that failed
         await put_tree(
             session.link,
             session.transfer_disk,
             Path(path.name),
-            PurePosixPath(path.name),
+            _PART,
             directory=path.parent,
         )
+        complaint = await run_in_guest(session, ["mv", "-f", "--", str(_PART), path.name])
+        if complaint is not None:
+            raise OSError(errno.EIO, complaint)
 
 
 def beneath_work(path: str) -> PurePosixPath:
