@@ -50,6 +50,8 @@ from boincvm.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
+_LATE = 0.2
+"""Seconds by which a guest's clock may be late when it has started."""
 _KILLED_BY_OWNER = MachineEnd(EndCause.ASKED, "")
 
 
@@ -263,8 +265,11 @@ class ManagedMachine:
 
     async def _wait_for(self, first_answer: Coroutine[None, None, object]) -> None:
         """Wait for `first_answer`, the agent's first answer; paused time does not count."""
+        begin = time.monotonic()
         await self.guard(self._within_limit(first_answer))
         self._is_answering = True
+        if time.monotonic() - begin > _LATE and not self._should_pause:
+            self.session.link.set_clock()  # what it was told first may have been on its way as long
         if not self._should_pause:
             self.session.link.expect_beats(self._settings.limits.silence)
 

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from boincvm.bus.stomp import Frame
 from boincvm.errors import (
     BoincvmError,
     GuestDiedError,
@@ -27,6 +28,7 @@ from boincvm.hypervisor.contract import (
 )
 from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
 from boincvm.job.model import Limits, MachineShape, PortForward
+from boincvm.machine import managed
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.golden.snapshots import TABLE, Found, Golden
 from boincvm.machine.managed import ManagedMachine
@@ -474,4 +476,24 @@ async def test_one_that_cannot_be_kept_says_so_and_runs_on(spec: MachineSpec) ->
         with pytest.raises(HypervisorError, match="cannot be saved"):
             await machine.save(1, lambda: None, last=last)
     assert driver.machines[0].state is MachineState.RUNNING
+    await machine.close()
+
+
+@pytest.mark.parametrize(("late", "clocks"), [(0.0, 1), (1000.0, 0)])
+async def test_a_guest_that_was_slow_to_answer_gets_the_time_again(
+    late: float, clocks: int, driver: Driver, spec: MachineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managed, "_LATE", late)
+    machine = await start(driver, spec, Boot())
+    guest, kinds = fake(machine).guest, list[str]()
+    handle = guest._handle
+
+    def note(kind: str, call: str, frame: Frame) -> None:
+        kinds.append(kind)
+        handle(kind, call, frame)
+
+    guest._handle = note  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        await machine.session.link.quiesce(None)  # all that was sent before has come then
+    assert kinds.count("clock") == clocks
     await machine.close()
