@@ -61,10 +61,10 @@ def machine_from(home: Home, source: str) -> Iterator[AnyMachine]:
     home.run("create", machine.name, "--memory", f"{_MEMORY[source]}M")
     if source == "cloned":
         home.run("image", "warm", "--memory", f"{_MEMORY[source]}M", "base")
-    before = _last_uses()
+    before = _last_use()
     home.run("start", machine.name)
     if source == "cloned":
-        assert _last_uses() > before, "there was no golden snapshot, or it was of no use"
+        assert _last_use() > before, "there was no golden snapshot, or it was of no use"
     if source == "restored":
         home.run("snapshot", "take", machine.name, "here")
         home.run("snapshot", "restore", machine.name, "here")
@@ -74,7 +74,14 @@ def machine_from(home: Home, source: str) -> Iterator[AnyMachine]:
         home.run("rm", "--force", machine.name, code=None)
 
 
-def _last_uses() -> list[int]:
-    """Return when golden snapshots for machines of 256 MiB were last used."""
-    tables = ImageStore().golden.glob(f"*-{_MEMORY['cloned']}-1/{TABLE}")
-    return [table.stat().st_mtime_ns for table in tables]
+def _last_use() -> int:
+    """Return when the golden snapshot for the clones was last used; 0 if there is none.
+
+    Others may make and remove snapshots of other images meanwhile.
+    """
+    store = ImageStore()
+    name = f"{store.digest_of('base')[:16]}-{_MEMORY['cloned']}-1"
+    try:
+        return (store.golden / name / TABLE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -149,13 +149,6 @@ def test_a_removed_image_takes_its_snapshots_along(home: GoldenHome) -> None:
     assert not directory.exists()
 
 
-def appears(directory: Path, pattern: str) -> None:
-    """Wait until there is such a file."""
-    end = time.monotonic() + LIMIT
-    while not any(directory.glob(pattern)):
-        assert time.monotonic() < end
-
-
 def test_a_maker_that_is_killed_leaves_nothing_that_counts(home: GoldenHome) -> None:
     process = subprocess.Popen(
         [*BOINCVM, "image", "warm", "--memory", "256M"],
@@ -163,7 +156,7 @@ def test_a_maker_that_is_killed_leaves_nothing_that_counts(home: GoldenHome) -> 
         stdout=subprocess.DEVNULL,
     )
     golden = home.images / "golden"
-    appears(golden, f".new-*/{GOLDEN_MEMORY}")
+    until(lambda: any(golden.glob(f".new-*/{GOLDEN_MEMORY}")), LIMIT)
     process.send_signal(signal.SIGKILL)
     process.wait(LIMIT)
     assert home.run("true", BOINCVM_GOLDEN="no")["start"] == "cold"
@@ -196,7 +189,7 @@ def test_a_run_that_is_ended_as_soon_as_its_machine_begins(
     until(bench.machines)
     (machine,) = bench.machines()
     end = os.pidfd_open(machine)
-    kill(process.pid, number)
+    wait_for_end(kill(process.pid, number))
     process.wait(60)
     wait_for_end(end)
     if number == signal.SIGKILL:  # then it is the next run that tidies up

@@ -48,8 +48,8 @@ def test_output_comes_as_it_is_written_and_input_goes_as_it_is_typed(
     machine_any: AnyMachine,
 ) -> None:
     script = "echo first; read line; echo got $line"
-    process = machine_any.home.begin("exec", machine_any.name, "--", "sh", "-c", script)
-    with process:
+    begun = machine_any.home.begin("exec", machine_any.name, "--", "sh", "-c", script)
+    with killed_on_failure(begun) as process:
         assert read_line(process.stdout) == b"first\n"
         assert process.poll() is None
         stdout, stderr = process.communicate(b"typed\n", timeout=LIMIT)
@@ -58,8 +58,8 @@ def test_output_comes_as_it_is_written_and_input_goes_as_it_is_typed(
 
 def test_a_signal_reaches_the_program(machine_any: AnyMachine) -> None:
     script = "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.1; done"
-    process = machine_any.home.begin("exec", machine_any.name, "--", "sh", "-c", script)
-    with process:
+    begun = machine_any.home.begin("exec", machine_any.name, "--", "sh", "-c", script)
+    with killed_on_failure(begun) as process:
         assert read_line(process.stdout) == b"ready\n"
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=LIMIT)
@@ -69,7 +69,7 @@ def test_a_signal_reaches_the_program(machine_any: AnyMachine) -> None:
 def test_a_program_whose_time_is_over(machine_any: AnyMachine) -> None:
     """The processes that it has started end, too."""
     script = "sleep 1000.25 & echo begun; wait"
-    done = machine_any.exec("sh", "-c", script, options=("--timeout", "1s"), code=197)
+    done = machine_any.exec("sh", "-c", script, options=("--timeout", "4s"), code=197)
     assert done.stdout == b"begun\n"
     assert b"1000.25" not in machine_any.exec("ps", "ax").stdout
 
@@ -82,7 +82,7 @@ def test_several_at_once(machine_any: AnyMachine) -> None:
         for number in range(1, 5)
     ]
     for number, process in reversed(list(enumerate(begun, 1))):
-        with process:
+        with killed_on_failure(process):
             stdout, stderr = process.communicate(b"word\n", timeout=LIMIT)
         assert (process.returncode, stdout) == (number, f"word {number}\n".encode()), stderr
 

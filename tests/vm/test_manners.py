@@ -12,6 +12,7 @@ from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.registry import BUILT_IN
 from boincvm.machine.admission import Admission
 from boincvm.paths import data_directory
+from support.bench import read_line
 from support.cleaned import cleaned
 from support.command_line import BOINCVM, boincvm
 
@@ -33,7 +34,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def running(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a machine whose program runs until its input ends."""
     with ExitStack() as stack:
         process = subprocess.Popen(
@@ -41,12 +42,10 @@ def running(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
         )
         stack.enter_context(process)
         stack.callback(process.kill)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+        assert read_line(process.stdout) == b"begun\n"
         yield process
 
 
