@@ -23,6 +23,16 @@ class Delays:
 
 
 @contextmanager
+def within(limit: float) -> Iterator[None]:
+    """Check that the block takes less than `limit` seconds; the host's delays do not count."""
+    begin = time.monotonic()
+    with host_delays() as delays:
+        yield
+        seconds = time.monotonic() - begin
+    assert seconds - delays.seconds < limit, f"{seconds:.1f} s, {delays.seconds:.1f} s of it delays"
+
+
+@contextmanager
 def host_delays() -> Iterator[Delays]:
     """Measure during the block; on an idle host it is next to nothing."""
     delays = Delays()

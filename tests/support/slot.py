@@ -1,6 +1,7 @@
 """A slot of a fake BOINC client in which tests run the real `boincvm-wrapper`."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,12 @@ class Slot(FakeClient):
         """Start the wrapper."""
         home = {"XDG_CACHE_HOME": str(self.cache), "XDG_DATA_HOME": str(data_directory().parent)}
         await self.start([*WRAPPER, *arguments], environment={**home, **environment})
+
+    async def is_killed(self) -> None:
+        """Kill the wrapper; wait until it and all that works in its slot has ended."""
+        self.kill(signal.SIGKILL)
+        await self.wait(LIMIT)
+        await self.until(lambda: not processes_with(b"", os.fsencode(self.path)), LIMIT)
 
     async def run(self, *arguments: str, limit: float = LIMIT, **environment: str) -> End:
         await self.begin(*arguments, **environment)

@@ -90,10 +90,10 @@ raise SystemExit(4)
 async def test_the_same_link_goes_on_and_nothing_comes_meanwhile(spec: MachineSpec) -> None:
     listener, ends = Listener(), Listener()
     async with booted(spec) as (machine, link):
-        link.expect_beats(1)
         program = listener.start(link, COUNTS, status_channel=True)
         ending = ends.start(link, WAITS)
         await listener.until(lambda: listener.output["stdout"].count(b"\n") > 100)
+        link.expect_beats(1)
         await link.quiesce(LIMIT)
         lines = listener.output["stdout"].count(b"\n")
         ending.end_input()
@@ -117,8 +117,9 @@ async def test_the_same_link_goes_on_and_nothing_comes_meanwhile(spec: MachineSp
 
 
 ENDS_LATER = """
-import time
+import sys, time
 print("soon", flush=True)
+sys.stdin.readline()
 time.sleep(1)
 print("ended")
 raise SystemExit(9)
@@ -132,6 +133,7 @@ async def test_a_program_that_ends_and_a_host_that_hangs_up_while_it_is_quiet(
     async with booted(spec) as (machine, link):
         program = listener.start(link, ENDS_LATER)
         await listener.until(lambda: listener.output["stdout"])
+        program.feed(b"\n")  # a second before its end the guest is told to be quiet
         await link.quiesce(LIMIT)
         stored = through_a_file(link.state()), through_a_file(program.state())
         link.close()  # the guest sees its port hang up, and waits for the next host

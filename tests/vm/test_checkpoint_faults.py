@@ -16,17 +16,13 @@ from boincvm.boinc.testing import EndKind
 from boincvm.hypervisor.qemu.checkpoint import STEPS
 from boincvm.machine.saved_machine import SCHEMA, find_saved
 from boincvm.paths import data_directory
+from support.counting import NOTIFIED, RESUMED, check_count, counting, lines
 from support.slot import LIMIT, Slot
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.usefixtures("base_image")]
 MACHINE = "boincvm-machine-0"
-COUNT = 60
-# It asks for a checkpoint after every tenth line.
-SCRIPT = (
-    f'i=0; while [ $i -lt {COUNT} ]; do i=$((i+1)); echo "line $i"; sleep 0.05;'
-    " case $i in *0) echo checkpoint-wanted > $BOINCVM_STATUS_CHANNEL;; esac; done"
-)
-LINES = "".join(f"line {i}\n" for i in range(1, COUNT + 1))
+ASKS = "case $i in *0) echo checkpoint-wanted > $BOINCVM_STATUS_CHANNEL;; esac"
+"""Asks for a checkpoint after every tenth line."""
 OFTEN = "from boincvm.machine import checkpoint_schedule; checkpoint_schedule.LEAST_PAUSE = 0.3"
 WRAP = "from boincvm.cli.boinc_wrapper import main; main()"
 
@@ -47,7 +43,7 @@ async def start(slot: Slot, *code: str) -> None:
 async def finishes(slot: Slot) -> None:
     end = await slot.wait(LIMIT)
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
-    assert slot.text("out") == LINES, slot.stderr
+    check_count(slot.text("out"))
     assert not (slot.path / MACHINE).exists()
 
 
@@ -98,33 +94,37 @@ STEPS_OF_WRAPPER = (*STEPS, "manifest written", "older removed")
 async def test_a_kill_at_every_step_of_the_second_checkpoint(
     slot: Slot, step: str, victim: str
 ) -> None:
-    slot.machine_job(SCRIPT)
+    slot.machine_job(
+        counting(NOTIFIED if victim == "memory_receiver" else RESUMED, each=ASKS, pause=0.05)
+    )
     await start(slot, KILL.format(step=step, victim=victim, slot=str(slot.path)))
-    end = await slot.wait(LIMIT)
     if victim == "memory_receiver":
-        # Only the checkpoint is lost, if it was not made yet; the job ends as ever.
-        assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
-        assert slot.text("out") == LINES
+        # Only the checkpoint is lost; the job ends as ever.
+        await slot.wait_for_text("stderr.txt", "no checkpoint was made, the previous one is kept")
+        slot.send_trickle_down("<end/>")
+        await finishes(slot)
         return
+    end = await slot.wait(LIMIT)
     assert end.kind is not EndKind.FINISHED, slot.stderr
     await slot.until(lambda: slot.machines() == [], LIMIT)
     stored = find_saved(slot.path / MACHINE)
     assert stored.saved is not None, slot.stderr
     assert stored.lost == ()
     sizes = stored.saved.task.files.values() if stored.saved.task else ()
-    assert sum(sizes) >= len("".join(f"line {i}\n" for i in range(1, 10)))
+    assert sum(sizes) >= len(lines(9))
     await slot.begin()
     await finishes(slot)
 
 
 async def test_a_kill_before_there_is_a_checkpoint(slot: Slot) -> None:
     """The task starts over, and its output has nothing of its first start."""
-    slot.machine_job(SCRIPT)
+    slot.machine_job(counting(RESUMED))
     await slot.begin()
     await slot.wait_for_text("out", "line 5\n")
     slot.kill(signal.SIGKILL)
     await slot.wait(LIMIT)
     assert list((slot.path / MACHINE).glob("checkpoint-*.json")) == []
+    slot.machine_job(counting("true"))
     await slot.begin()
     await finishes(slot)
 
@@ -161,7 +161,7 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
     location = tmp_path / "cuts"
     location.mkdir()
     code = POWER.format(location=str(location), machine=str(slot.path / MACHINE))
-    slot.machine_job(SCRIPT.replace("sleep 0.05", "sleep 0.2"))
+    slot.machine_job(counting(RESUMED, each=ASKS, pause=0.2))
     in_helper = (
         f"import sys; sys.path.insert(0, sys.argv[1])\n{code}\n"
         "from boincvm.hypervisor.qemu.memory_receiver import main; sys.exit(main(sys.argv[2:]))"
@@ -170,8 +170,7 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
     await start(slot, code, receiver)
     await slot.holds(lambda: len(list(location.glob("state-*"))) >= 6)
     output = slot.text("out")
-    slot.kill(signal.SIGKILL)
-    await slot.wait(LIMIT)
+    await slot.is_killed()
     states = sorted(location.glob("state-*"))
     numbers = []
     for state in states:
@@ -189,9 +188,8 @@ async def test_a_power_cut_at_every_sync(slot: Slot, tmp_path: Path) -> None:
         slot.write("out", output)
         await slot.begin()
         await slot.holds(lambda: slot.text("out") != output)  # it went back
-        slot.kill(signal.SIGKILL)
-        await slot.wait(LIMIT)
-        assert LINES.startswith(slot.text("out"))
+        await slot.is_killed()
+        assert lines(slot.text("out").count("\n") + 1).startswith(slot.text("out"))
     await slot.begin()
     await finishes(slot)
 
@@ -207,11 +205,13 @@ saved_machine.write_atomically = write
 
 
 async def test_a_disk_that_is_full_when_the_manifest_is_written(slot: Slot) -> None:
-    slot.machine_job(SCRIPT)
+    slot.machine_job(counting(NOTIFIED, each=ASKS))
     await start(slot, NO_SPACE)
+    words = ("no checkpoint was made, the previous one is kept", "No space left")
+    await slot.wait_for_text("stderr.txt", *words)
+    slot.send_trickle_down("<end/>")
     await finishes(slot)
-    assert "no checkpoint was made, the previous one is kept" in slot.stderr
-    assert "No space left" in slot.stderr
+    assert all(word in slot.stderr for word in words)
 
 
 LIMITED = """
@@ -226,13 +226,14 @@ q._RECEIVER = (
 
 @pytest.mark.parametrize("size", [0, 1 << 20, 40 << 20])
 async def test_a_disk_on_which_the_memory_does_not_fit(slot: Slot, size: int) -> None:
-    slot.machine_job(SCRIPT)
+    slot.machine_job(counting(NOTIFIED, each=ASKS))
     await start(slot, LIMITED.format(size=size))
-    await slot.wait_for_text("out", "line 30\n")
-    assert "no checkpoint was made, the previous one is kept" in slot.stderr
+    await slot.wait_for_text("stderr.txt", "no checkpoint was made, the previous one is kept")
     # Nothing stays of an attempt; the next one may be under way just now.
-    await slot.holds(lambda: not list((slot.path / MACHINE).glob("memory-*")))
+    await slot.until(lambda: not list((slot.path / MACHINE).glob("memory-*")), LIMIT)
+    slot.send_trickle_down("<end/>")
     await finishes(slot)
+    assert "no checkpoint was made, the previous one is kept" in slot.stderr
 
 
 async def test_a_program_whose_machine_cannot_be_kept_has_time_to_end(slot: Slot) -> None:
@@ -255,19 +256,22 @@ host_capacity.RESERVE = 1 << 60
 
 
 async def test_a_checkpoint_that_would_not_fit_is_not_begun(slot: Slot) -> None:
-    slot.machine_job(SCRIPT)
+    slot.machine_job(counting(NOTIFIED, each=ASKS))
     await start(slot, ROOM)
-    await finishes(slot)
-    assert (
-        "no checkpoint was made, the previous one is kept: a checkpoint needs up to" in slot.stderr
+    words = (
+        "no checkpoint was made, the previous one is kept: a checkpoint needs up to",
+        "of disk, and 0 B is free",
     )
-    assert "of disk, and 0 B is free" in slot.stderr
+    await slot.wait_for_text("stderr.txt", *words)
+    slot.send_trickle_down("<end/>")
+    await finishes(slot)
+    assert all(word in slot.stderr for word in words)
 
 
 async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
-    slot.machine_job(SCRIPT)
+    slot.machine_job(counting(RESUMED, each=ASKS))
     await start(slot)
-    await slot.wait_for_text("out", "line 25\n")
+    await slot.wait_for_text("stderr.txt", "is kept on disk")
     slot.send(Control.QUIT)
     await slot.wait(LIMIT)
     newest = max((slot.path / MACHINE).glob("checkpoint-*.json"))
@@ -296,7 +300,7 @@ async def test_a_manifest_of_a_newer_version(slot: Slot) -> None:
 )
 async def test_a_machine_of_another_qemu(slot: Slot, change: dict[str, object], words: str) -> None:
     """If it cannot resume, it starts over, and the log gives the reason."""
-    slot.machine_job("echo begin; sleep 2; echo end")
+    slot.machine_job("echo begin; sleep 1000")
     await slot.begin()
     await slot.wait_for_text("out", "begin")
     slot.send(Control.QUIT)
@@ -308,6 +312,7 @@ async def test_a_machine_of_another_qemu(slot: Slot, change: dict[str, object], 
         text = json.dumps(table, sort_keys=True, separators=(",", ":"))
         table["checksum"] = hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
         path.write_text(json.dumps(table))
+    slot.machine_job("echo begin; echo end")
     await slot.begin()
     end = await slot.wait(LIMIT)
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
@@ -336,6 +341,4 @@ async def test_a_host_that_slept_for_a_week(slot: Slot, tmp_path: Path) -> None:
     begin = int(slot.text("out").split()[0])
     mark.touch()
     await slot.holds(lambda: int(slot.text("out").split("\n")[-2]) >= begin + WEEK)
-    slot.kill(signal.SIGKILL)
-    await slot.wait(LIMIT)
-    await slot.until(lambda: slot.machines() == [], LIMIT)
+    await slot.is_killed()

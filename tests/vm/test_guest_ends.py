@@ -4,6 +4,7 @@ booted, is a copy of a golden snapshot, or resumed."""
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from boincvm.hypervisor.qemu.start_source import GOLDEN_STATE
 from boincvm.machine.golden.snapshots import TABLE
 from boincvm.machine.golden.switch import SWITCH
 from support.controller.controlled import LIMIT, controlled
+from support.counting import RESUMED
 from support.golden_home import GoldenHome, wait_for_maker
 from support.slot import Slot
 
@@ -60,7 +62,8 @@ def test_a_run(home: GoldenHome, source: str, word: str) -> None:
 
 async def test_a_task_that_goes_on_from_the_disk(tmp_path: Path) -> None:
     async with Slot(tmp_path, period=0.25) as slot:
-        slot.machine_job("echo begin; sleep 4; " + script("c"))
+        waits = f"first=$(cat /etc/machine-id); echo begin; until {RESUMED}; do sleep 0.1; done"
+        slot.machine_job(f"{waits}; {script('c')}")
         await slot.begin()
         await slot.wait_for_text("out", "begin")
         slot.send(Control.QUIT)
@@ -76,18 +79,19 @@ async def test_a_machine_whose_golden_snapshot_is_of_no_use(
     monkeypatch.setenv("XDG_DATA_HOME", home.environment["XDG_DATA_HOME"])
     monkeypatch.delenv(SWITCH)
     state = golden_directory / GOLDEN_STATE
-    before, made = state.stat(), (golden_directory / TABLE).stat().st_ino
+    before, table = state.stat(), golden_directory / TABLE
     damaged = bytearray(state.read_bytes())
     damaged[40:4000] = bytes(3960)
     state.write_bytes(damaged)
     os.utime(state, ns=(before.st_atime_ns, before.st_mtime_ns))
-    async with controlled(tmp_path / "c") as asked:
-        await asked("create", name="a", memory="256M")
-        started = await asked.outcome("start", "a")
-        assert started.get("error") is None
-        assert await asked.run("a", "echo", "up") == {"a": (0, "up\n")}
-        assert (
-            "booted cold: the golden snapshot was unusable" in asked.directory("a").log.read_text()
-        )
-        table = golden_directory / TABLE
-        assert not table.exists() or table.stat().st_ino != made
+    # While it is open no other file gets its number.
+    with table.open() as made:
+        async with controlled(tmp_path / "c") as asked:
+            await asked("create", name="a", memory="256M")
+            started = await asked.outcome("start", "a")
+            assert started.get("error") is None
+            assert await asked.run("a", "echo", "up") == {"a": (0, "up\n")}
+            log = asked.directory("a").log.read_text()
+            assert "booted cold: the golden snapshot was unusable" in log
+            with suppress(FileNotFoundError):
+                assert table.stat().st_ino != os.fstat(made.fileno()).st_ino

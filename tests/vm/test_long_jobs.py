@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.bench import LIMIT, Bench, finish, machines_beneath, read_line, until
+from support.counting import RESUMED
 from support.golden_home import GoldenHome
 
 pytestmark = pytest.mark.timeout(120)
@@ -21,15 +22,18 @@ OFTEN = (
     " checkpoint_schedule.LEAST_PERIOD = 0.5; from boincvm.cli.main import main; sys.exit(main())"
 )
 """Makes checkpoints more often than users may."""
-SIMULATION = """\
+SIMULATION = f"""\
 #!/bin/sh
 cat
+first=$(cat /etc/machine-id)
 i=0
 while [ $i -lt $1 ]; do
     i=$((i + 1)); echo "step $i"; echo $i >>steps.txt
     [ $i -lt 4 ] || sleep 0.5
+    [ $i != $(($1 - 3)) ] || until {RESUMED}; do sleep 0.1; done
 done
 """
+"""It does not end before it was kept, however slow the host is."""
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from boincvm.image.store import ImageStore
 from support.bench import Bench, digests, finish, kill, read_line, until, wait_for_end
 from support.garble import SEND_GARBAGE, write_garble
+from support.host_delays import within
 
 
 @pytest.mark.usefixtures("cold")
@@ -25,12 +27,14 @@ def test_a_guest_whose_kernel_panics(bench: Bench) -> None:
 
 
 def test_a_guest_that_hangs_and_one_that_is_only_quiet(bench: Bench) -> None:
-    process = bench.start("--silence-limit", "2", "--", "sh", "-c", "sleep 5; echo up; sleep 99")
+    process = bench.start("--silence-limit", "4", "--", "sh", "-c", "sleep 7; echo up; sleep 99")
     assert read_line(process.stdout) == b"up\n"  # silent for longer than the limit, yet alive
     machine = bench.machine()
     end = os.pidfd_open(machine)
     os.close(kill(machine, signal.SIGSTOP))
-    finish(process, limit=15).check_error(217, "has been silent for 2 s")
+    with within(15):
+        done = finish(process)
+    done.check_error(217, "has been silent for 4 s")
     wait_for_end(end, 0)
 
 
@@ -40,11 +44,33 @@ def test_a_guest_that_sends_garbage(bench: Bench) -> None:
     done.check_error(219, "the guest broke the protocol", "'GARBAGE' is not a STOMP command")
 
 
+COPIES_SLOWLY = """
+import sys, time
+from boincvm.cli.main import main
+from boincvm.guestlink.get import _Get
+copy = _Get._copy_from_disk
+def copy_slowly(*given):
+    copy(*given)
+    time.sleep(0.5)
+_Get._copy_from_disk = copy_slowly
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def in_copy_out(bench: Bench) -> subprocess.Popen[bytes]:
-    """Start a run and wait until it copies a large output back."""
+    """Start a run and wait until it copies a large output back, in two dozen pieces."""
     script = "echo ready; head -c 192M /dev/zero >out"
-    process = bench.start("--output", "out", "--", "sh", "-c", script)
+    command = (sys.executable, "-P", "-c", COPIES_SLOWLY, "run", "--output", "out", "--")
+    process = subprocess.Popen(
+        [*command, "sh", "-c", script],
+        cwd=bench.work,
+        env=bench.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    bench.started.append(process)
     read_line(process.stdout)
     until(lambda: any(is_growing_beside(bench.work, process.pid)))
     return process
@@ -68,8 +94,10 @@ def test_a_signal_while_an_output_comes_back(
 ) -> None:
     end = os.pidfd_open(bench.machine())
     in_copy_out.send_signal(number)
-    done = finish(in_copy_out, limit=10)
-    wait_for_end(end, 10)
+    with within(10):
+        done = finish(in_copy_out)
+    with within(10):
+        wait_for_end(end)
     if number == signal.SIGKILL:
         assert done.code == -signal.SIGKILL
     else:
@@ -87,7 +115,8 @@ def test_our_own_process_is_killed(bench: Bench, moment: str) -> None:
     until(bench.machines)
     end = os.pidfd_open(bench.machine())
     wait_for_end(kill(process.pid))
-    wait_for_end(end, 10)
+    with within(10):
+        wait_for_end(end)
     # Killed before QEMU had its files open, some are left for the next run to remove.
     if moment == "start":
         assert bench.run("--", "true").code == 0
@@ -99,7 +128,9 @@ def test_a_machine_that_dies_while_it_starts(bench: Bench) -> None:
     process = bench.start("--", "true")
     until(bench.machines)
     os.close(kill(bench.machine()))
-    finish(process, limit=10).check_error(215)
+    with within(10):
+        done = finish(process)
+    done.check_error(215)
 
 
 def test_more_memory_than_there_is(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.bench import LIMIT, Bench, finish, kill, read_line, until
+from support.host_delays import within
 from support.odd_start import ALL, STATE, STOPPING, clean, mask, state
 
 
@@ -93,9 +94,9 @@ def test_memory_limit(bench: Bench) -> None:
 def test_time_limit(bench: Bench) -> None:
     """Its output up to then is copied back, to the last line."""
     script = "echo partial >out; echo said; exec sleep 1000"
-    options = ("--time-limit", "1", "--output", "none", "--output", "out")
+    options = ("--time-limit", "4", "--output", "none", "--output", "out")
     done = bench.sh(script, *options)
-    done.check_error(197, "its limit of 1 s; output none: ")
+    done.check_error(197, "its limit of 4 s; output none: ")
     assert done.stdout == b"said\n"
     assert (bench.work / "out").read_text() == "partial\n"
 
@@ -105,11 +106,11 @@ def test_time_limit(bench: Bench) -> None:
 )
 def test_a_time_limit_leaves_time_to_save(bench: Bench, stop: int, saved: list[str]) -> None:
     script = "trap 'sleep 3; echo saved >>out; exit' TERM; echo begun >out; while :; do :; done"
-    limits = f"[limits]\nrun = 1\nstop = {stop}\n"
+    limits = f"[limits]\nrun = 4\nstop = {stop}\n"
     files = "[files]\noutput = ['out']\n"
     task = f"[[task]]\ncommand = {['sh', '-c', script]}\n"
     (bench.work / "job.toml").write_text(limits + files + task)
-    bench.run("job.toml").check_error(197, "its limit of 1 s")
+    bench.run("job.toml").check_error(197, "its limit of 4 s")
     assert (bench.work / "out").read_text().split() == saved
 
 
@@ -224,7 +225,9 @@ def test_a_program_that_ignores_the_signal_is_ended(bench: Bench) -> None:
     process = bench.start("--", "sh", "-c", "trap '' INT; echo ready; while :; do sleep 1; done")
     assert read_line(process.stdout) == b"ready\n"
     process.send_signal(signal.SIGINT)
-    finish(process, limit=30).check_error(130, "ended by SIGINT")
+    with within(30):
+        done = finish(process)
+    done.check_error(130, "ended by SIGINT")
 
 
 def test_a_second_signal_does_not_wait(bench: Bench) -> None:
@@ -232,7 +235,8 @@ def test_a_second_signal_does_not_wait(bench: Bench) -> None:
     assert read_line(process.stdout) == b"ready\n"
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    done = finish(process, limit=4)
+    with within(4):
+        done = finish(process)
     assert done.code in (130, 143)  # both are pending at once, in no order
     done.check_error(done.code, "ended by SIG")
 
@@ -250,7 +254,9 @@ def test_a_signal_while_the_machine_starts(bench: Bench) -> None:
     process = bench.start("--", "sleep", "100")
     until(bench.machines)
     process.send_signal(signal.SIGINT)
-    finish(process, limit=4).check_error(130, "ended by SIGINT")
+    with within(4):
+        done = finish(process)
+    done.check_error(130, "ended by SIGINT")
 
 
 def test_two_runs_at_once_in_one_directory(bench: Bench) -> None:
@@ -274,4 +280,6 @@ def test_the_killed_machine_is_reported(bench: Bench) -> None:
     process = bench.start("--", "sh", "-c", "echo ready; sleep 1000")
     read_line(process.stdout)
     os.close(kill(bench.machine()))
-    finish(process, limit=10).check_error(215, "killed from outside: signal 9 ended QEMU")
+    with within(10):
+        done = finish(process)
+    done.check_error(215, "killed from outside: signal 9 ended QEMU")

@@ -116,7 +116,8 @@ for command in sys.stdin:
         os.rename("fifo", "sub/fraction")
     elif command == "busy\\n":
         end = time.monotonic() + 3
-        with open("sub/fraction", "w") as file:
+        rename("busy")
+        with open("sub/fraction", "r+") as file:
             while time.monotonic() < end:
                 file.seek(0)
                 file.write("busy")

@@ -19,6 +19,8 @@ from boincvm.boinc.testing import EndKind
 from boincvm.image.pack import pack_image
 from boincvm.image.store import ImageStore
 from support import with_support
+from support.counting import RESUMED
+from support.host_delays import within
 from support.slot import LIMIT, Slot, state
 from support.small_disk import UNSHARE, needs_namespaces
 
@@ -60,7 +62,8 @@ async def test_a_killed_hypervisor(slot: Slot) -> None:
 
 async def test_a_hypervisor_that_is_killed_while_a_checkpoint_wakes(slot: Slot) -> None:
     """The checkpoint is not at fault: the work resumes from it."""
-    slot.machine_job("echo begin; sleep 4; echo end")
+    waits = f"first=$(cat /etc/machine-id); echo begin; until {RESUMED}; do sleep 0.1; done"
+    slot.machine_job(f"{waits}; sleep 4; echo end")
     await slot.begin()
     await slot.wait_for_text("out", "begin")
     slot.send(Control.QUIT)
@@ -132,7 +135,8 @@ async def test_a_word_of_the_client_while_the_machine_boots(slot: Slot, control:
         assert end.kind is EndKind.FINISHED, slot.stderr
         assert slot.text("out") == "begin\n"
     else:
-        end = await slot.wait(5)
+        with within(5):
+            end = await slot.wait(LIMIT)
         assert end.kind is (EndKind.QUIT if control is Control.QUIT else EndKind.ABORTED)
     assert made_by_machines(slot) == []
 
@@ -142,7 +146,8 @@ async def test_abort_while_suspended(slot: Slot) -> None:
     slot.send(Control.SUSPEND)
     await slot.holds(lambda: not slot.control.is_full)
     slot.send(Control.ABORT)
-    end = await slot.wait(5)
+    with within(5):
+        end = await slot.wait(LIMIT)
     assert end.kind is EndKind.ABORTED, slot.stderr
     assert made_by_machines(slot) == []
 
@@ -260,7 +265,8 @@ async def test_no_network_while_the_client_wants_none(slot: Slot) -> None:
     await slot.wait_for_text("out", "0\n1\n")
     await slot.until(lambda: not slot.statuses[-1].value.want_network)
     slot.send(Control.ABORT)
-    await slot.wait(5)
+    with within(5):
+        await slot.wait(LIMIT)
 
 
 @needs_namespaces
