@@ -111,11 +111,15 @@ def test_killed_between_checkpoints(bench: Bench) -> None:
         stderr=subprocess.PIPE,
     )
     bench.started.append(process)
-    until(
-        lambda: (
-            len(list(location.glob("machine/checkpoint-*.json"))) > 1 or process.poll() is not None
-        )
-    )
+
+    def newest() -> int:
+        found = (path.stem for path in location.glob("machine/checkpoint-*.json"))
+        return max((int(stem.removeprefix("checkpoint-")) for stem in found), default=0)
+
+    output = bench.work / "second"
+    until(lambda: output.exists() and "step 4\n" in output.read_text())
+    before = newest()
+    until(lambda: newest() > before + 1)  # both that there are have the program
     process.send_signal(signal.SIGSTOP)  # it neither goes on nor ends while another process starts
     bench.run("--resume", "./place").check_error(210, "the job ./place is running")
     process.kill()
