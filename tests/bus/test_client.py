@@ -1,6 +1,7 @@
 """Our client against the embedded broker: it reconnects, and nothing acknowledged is lost."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from boincvm.bus.access import Account, Accounts
 from boincvm.bus.broker import Broker, BrokerLimits
 from boincvm.bus.client import Address, StompBus
+from boincvm.bus.client_connection import ClientConnection
 from boincvm.bus.transport import Message
 from boincvm.errors import BusError
 from support.bus.embedded import LIMIT, PASSCODE, accounts, broker, bus
@@ -226,3 +228,14 @@ async def test_a_word_to_many_and_all_their_answers(guests: int) -> None:
         assert all(one.body == b"hello " + one.sender.encode() for one in answers.messages)
         for guest in opened:
             await guest.close()
+
+
+async def test_one_that_is_lost_before_its_login_complains_of_nothing():
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+    connection = ClientConnection(lambda _frame: None, 0)
+    connection.connection_lost(None)
+    assert connection.lost.done()
+    del connection
+    gc.collect()
+    assert complaints == []

@@ -53,6 +53,7 @@ class ClientConnection(asyncio.Protocol):
             self._beats.close()
         if not self._welcome.done():
             self._welcome.set_exception(ConnectionError("it closed the connection"))
+            self._welcome.exception()  # nobody may be waiting for it any more
         if not self.lost.done():
             self.lost.set_result(None)
 
