@@ -20,14 +20,14 @@ async def test_a_machine_s_life(base_image: Path, tmp_path: Path) -> None:
         assert (await asked.vm("a"))["state"] == "powered_off"
         assert await asked.outcome("start", "a") == {"state": "running"}
         assert await asked.outcome("start", "a") == {"state": "running"}
-        assert await asked.run("a", "sh", "-c", "echo one >file; sync file; cat file") == {
-            "a": (0, "one\n")
-        }
+        assert await asked.run(
+            "a", "sh", "-c", "echo one >file; sync file; sync; sync; cat file"
+        ) == {"a": (0, "one\n")}
         assert await asked.outcome("pause", "a") == {"state": "paused"}
         assert await asked.outcome("resume", "a") == {"state": "running"}
         taken = await asked.outcome("snapshot_take", "a", name="first", description="one")
         assert (taken["state"], taken["snapshot"]) == ("running", "first")
-        await asked.run("a", "sh", "-c", "echo two >file; sync file")
+        await asked.run("a", "sh", "-c", "echo two >file; sync file; sync; sync")
         restored = await asked.outcome("snapshot_restore", "a")
         assert restored == {"state": "running", "snapshot": "first"}
         assert await asked.run("a", "cat", "file") == {"a": (0, "one\n")}
@@ -98,7 +98,7 @@ async def test_what_is_killed_is_reported_and_starts_again(
     async with controlled(tmp_path) as asked:
         await asked("create", name="a", memory="256M")
         await asked.outcome("start", "a")
-        await asked.run("a", "sh", "-c", "echo kept >file; sync file")
+        await asked.run("a", "sh", "-c", "echo kept >file; sync file; sync; sync")
         shim = asked.shim("a")
         (qemu,) = children_of(shim)
         running = await asked.begin("a", "sleep", "100")
@@ -136,7 +136,7 @@ async def test_a_saved_state_that_is_damaged(base_image: Path, tmp_path: Path) -
     async with controlled(tmp_path) as asked:
         await asked("create", name="a", memory="256M")
         await asked.outcome("start", "a")
-        await asked.run("a", "sh", "-c", "echo kept >file; sync file")
+        await asked.run("a", "sh", "-c", "echo kept >file; sync file; sync; sync")
         command = await asked.begin("a", "sleep", "100")
         await asked.outcome("save", "a")
         (memory,) = asked.directory("a").disk.glob("memory-*")

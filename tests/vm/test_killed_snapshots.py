@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(280)
 COUNTS = """
 i=$(cat counted || echo 0)
 while :; do
-    i=$((i+1)); echo $i >new; sync new; mv new counted; sync counted; sync
+    i=$((i+1)); echo $i >new; sync new; mv new counted; sync counted; sync; sync
     echo $i; sleep 0.02
 done"""
 """A new file needs an fsync of its own: the root has no journal (docs/controller.md)."""

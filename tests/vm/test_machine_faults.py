@@ -88,7 +88,7 @@ def test_its_end_is_reported_and_it_starts_again(
     own_machine_any: AnyMachine, fault: Callable[[AnyMachine], None], state: str, why: str
 ) -> None:
     machine = own_machine_any
-    machine.sh("echo kept >file; sync file")
+    machine.sh("echo kept >file; sync file; sync; sync")
     waits = machine.home.begin("exec", machine.name, "--", "sh", "-c", "echo ready; sleep 1000")
     with killed_on_failure(waits):
         assert read_line(waits.stdout) == b"ready\n"
