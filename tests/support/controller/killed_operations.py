@@ -46,8 +46,8 @@ SETTLED = {"powered_off", "running", "paused", "saved", "aborted"}
 _NEVER = "it did not come to an end"
 _COUNTS = """i=0
 while [ ! -e stop ]; do
-    i=$((i+1)); echo $i >counted.new; sync counted.new; mv counted.new counted; sync counted; sync
-    echo $i; sleep 0.02
+    i=$((i+1)); echo $i >counted.new; sync counted.new; mv counted.new counted
+    sync counted; sync; sync; echo $i; sleep 0.02
 done"""
 """A new file needs an fsync of its own: the root has no journal (docs/controller.md)."""
 
@@ -233,8 +233,8 @@ def play(fleet: Fleet, vm: str, name: str, victim: str, delay: float) -> Killed:
     is_new, counting = operation.prepare == ("-new",), ""
     if not is_new:
         fleet.do("start", vm)
-        stored = "echo kept >kept && head -c 24000000 /dev/zero >large && sync kept large && sync"
-        assert fleet.run(vm, stored) == (0, "")
+        stored = "echo kept >kept && head -c 24000000 /dev/zero >large && sync kept large"
+        assert fleet.run(vm, f"{stored} && sync && sync") == (0, "")
         counting = fleet.begin_to_count(vm)
     for verb in () if is_new else operation.prepare:
         named = {"name": "s"} if verb == "snapshot_take" else {}
