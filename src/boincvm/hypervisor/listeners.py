@@ -42,7 +42,8 @@ async def accept_all(listeners: Sequence[socket.socket], limit: float) -> list[s
 
 @asynccontextmanager
 async def accepting(
-    listeners: Sequence[socket.socket], on_connection: Callable[[socket.socket], object] = id
+    listeners: Sequence[socket.socket],
+    on_connection: Callable[[socket.socket], None] = lambda _: None,
 ) -> AsyncIterator[Callable[[float], Awaitable[list[socket.socket]]]]:
     """Accept a connection to each listener while the block runs, and tell of it at once.
 
