@@ -133,8 +133,10 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         verbs,
         "build",
         "build an image from Debian packages, or from a recipe",
-        "Build a base image from Debian packages. It needs no root and takes about 15 seconds;\n"
-        "downloaded packages are kept, so the next build downloads only what is new.\n\n"
+        "Build a base image from Debian packages. It needs no root. It takes about a minute,\n"
+        "and several where packages have scripts, as gcc's have: these run in a machine, which\n"
+        "is slow without KVM. Downloaded packages are kept, so the next build downloads only\n"
+        "what is new.\n\n"
         "With a recipe in place of the name, that says what is in the image: a directory with a\n"
         "file image.toml, or such a file (boincvm help images).\n\n"
         "examples:\n  boincvm image build --package gmp-ecm --package bc sci\n"
@@ -262,7 +264,7 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"image {built.name} {verb}: {built.digest[:12]}, {size}")
         if done is not None:
             image_recipe.print_lock(done)
-        lacking = lacking_packages(built.manifest)
+        lacking = lacking_packages(built.manifest.packages)
         if lacking:
             write_line(f"boincvm: the image has a compiler, but not its headers ({lacking[0]})")
             options = " ".join(f"--package {name}" for name in lacking)
@@ -337,7 +339,7 @@ def _remove(name: str, *, as_json: bool) -> int:
     from boincvm.machine.golden.maker import remove_goldens
 
     store = ImageStore()
-    digest = store.digest_of(name)
+    digest = store.digest_of(name, is_wanted=False)
     owners = store.remove(name)
     if not owners:
         remove_goldens(store, digest)

@@ -50,6 +50,7 @@ from boincvm.image.names import check_image_name, check_mirror, check_package_na
 from boincvm.image.object_files import describe, make_durable
 from boincvm.image.packages import fetch_locked, fetch_packages
 from boincvm.image.progress import Progress
+from boincvm.image.recommended import lacking_packages
 from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
 from boincvm.image.unpack import Control
@@ -148,7 +149,10 @@ def build_image(
         found = _present(store, name, recipe, kind, lock)
         if found is not None:
             return Built(name, found.digest, found, fresh=False)
-    with build_directory(store.builds) as directory, progress.step(f"building image {name}"):
+    with (
+        progress.step(f"building image {name}"),
+        build_directory(store.builds, progress) as directory,
+    ):
         tools.check_host(directory, kind)
         own = sum(file.size for file in files)
         own += 0 if script is None else script.disk
@@ -256,6 +260,8 @@ def _build(
     recipe, architecture, own_kernel = parts.recipe, parts.architecture, parts.own_kernel
     packages = _fetch(directory, parts, progress)
     files, controls = packages.files, packages.controls
+    _warn(packages, progress)
+    distributions = _fetch_python(directory, parts, progress)  # a wrong name is soon refused
     tree = Tree.create(directory / "root")
     postinst_files.add_links_before(tree)
     with progress.step(f"unpacking {len(files)} packages"):
@@ -298,15 +304,9 @@ def _build(
         remove_unused(tree)
         postinst_files.add_busybox_commands(tree, programs)
     python_packages: tuple[str, ...] = ()
-    distributions: tuple[Distribution, ...] = ()
     if recipe.pip:
         with progress.step(f"adding packages of PyPI: {', '.join(recipe.pip)}"):
-            python = bytecode.python_of(tree)
-            locked = () if parts.lock is None else parts.lock.python
-            distributions = fetch_python_packages(
-                recipe.pip, python, architecture, directory, locked
-            )
-            python_packages = place_python_packages(tree, python, directory)
+            python_packages = place_python_packages(tree, bytecode.python_of(tree), directory)
             bytecode.compile_own_packages(tree, programs)
     if parts.own_files:
         with progress.step("adding your own files"):
@@ -389,6 +389,27 @@ def _fetch(directory: Path, parts: _Parts, progress: Progress) -> _Packages:
     if parts.own_kernel is not None:
         check_modules(packages.controls, parts.own_kernel.name)
     return packages
+
+
+def _warn(packages: _Packages, progress: Progress) -> None:
+    """Say before all that takes time what the packages lack, and that they take minutes."""
+    for name in lacking_packages(control.package for control in packages.controls):
+        progress.note(f"a compiler without its headers: add the package {name}")
+    if packages.are_configured:
+        progress.note(
+            "scripts of the packages will run in a machine; without KVM, that takes minutes"
+        )
+
+
+def _fetch_python(directory: Path, parts: _Parts, progress: Progress) -> tuple[Distribution, ...]:
+    """Fetch packages of PyPI, if any are wanted. Raises ImageBuildError."""
+    recipe = parts.recipe
+    if not recipe.pip:
+        return ()
+    locked = () if parts.lock is None else parts.lock.python
+    with progress.step(f"fetching packages of PyPI: {', '.join(recipe.pip)}"):
+        python = PYTHON_OF_SUITE[recipe.suite]
+        return fetch_python_packages(recipe.pip, python, parts.architecture, directory, locked)
 
 
 def _fetch_locked(directory: Path, parts: _Parts, lock: Lock, progress: Progress) -> _Packages:

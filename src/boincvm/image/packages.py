@@ -9,6 +9,8 @@ cached file, so each build gets names of its own for those that it was given.
 import hashlib
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from boincvm.errors import ImageBuildError
@@ -55,7 +57,7 @@ def fetch_packages(
     those that they recommend. Only one build fetches at a time. Raises ImageBuildError, OSError.
     """
     archives = _archives()
-    with locks.exclusive(archives.parent / "lock", lambda: progress.detail(_WAITS)):
+    with _alone(archives, progress):
         try:
             names = _fetch(packages, suite, mirror, directory, architecture, recommends=recommends)
         except ToolError as error:
@@ -78,7 +80,7 @@ def fetch_locked(
     were; OSError.
     """
     archives = _archives()
-    with locks.exclusive(archives.parent / "lock", lambda: progress.detail(_WAITS)):
+    with _alone(archives, progress):
         progress.detail("comparing packages with the lock file")
         lacking = [package for package in packages if not _provide(archives, package, directory)]
         if lacking:
@@ -97,6 +99,14 @@ def fetch_locked(
                 " the lock file: --update",
             )
     return [directory / name for name in sorted(package.file_name for package in packages)]
+
+
+@contextmanager
+def _alone(archives: Path, progress: Progress) -> Iterator[None]:
+    """Wait until no other build fetches packages, and let none begin in the block."""
+    with locks.exclusive(archives.parent / "lock", lambda: progress.detail(_WAITS)):
+        progress.end_detail()
+        yield
 
 
 def _provide(archives: Path, package: LockedPackage, directory: Path) -> bool:

@@ -37,6 +37,8 @@ class Progress:
         self._shown = threading.Lock()  # held while something is shown
         self._running: list[tuple[float, str]] = []
         """When each open step began, and what is shown of it."""
+        self._names: list[str] = []
+        """What is shown of each open step without a detail."""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -63,6 +65,13 @@ class Progress:
                 self._running[-1] = (self._running[-1][0], line)
             self._live_line(f"[ ...   ] {line}")
 
+    def end_detail(self) -> None:
+        """Show the current step's name again in place of a detail."""
+        with self._shown:
+            if self._running and self._running[-1][1] != self._names[-1]:
+                self._running[-1] = (self._running[-1][0], self._names[-1])
+                self._live_line(f"[ ...   ] {self._names[-1]}")
+
     def note(self, text: str) -> None:
         """Show a line that stays."""
         start = "\r\x1b[K" if self._live else ""
@@ -72,12 +81,14 @@ class Progress:
     def _begin(self, started: float, text: str) -> None:
         with self._shown:
             self._running.append((started, text))
+            self._names.append(text)
             self._live_line(f"[ ...   ] {text}")
 
     def _end(self, started: float, text: str) -> None:
         start = "\r\x1b[K" if self._live else ""
         with self._shown:
             self._running.pop()
+            self._names.pop()
             self._show(f"{start}[{time.monotonic() - started:5.1f} s] {text}\n")
 
     def _live_line(self, text: str) -> None:

@@ -351,10 +351,10 @@ def manifest(*packages: str) -> Manifest:
 
 
 def test_a_compiler_without_headers() -> None:
-    assert lacking_packages(manifest("gcc", "gcc-12")) == ["libc6-dev"]
-    assert lacking_packages(manifest("g++-12")) == ["libc6-dev"]
-    assert lacking_packages(manifest("gcc-12", "libc6-dev")) == []
-    assert lacking_packages(manifest("gcc-12-base", "libgcc-s1")) == []
+    assert lacking_packages(manifest("gcc", "gcc-12").packages) == ["libc6-dev"]
+    assert lacking_packages(manifest("g++-12").packages) == ["libc6-dev"]
+    assert lacking_packages(manifest("gcc-12", "libc6-dev").packages) == []
+    assert lacking_packages(manifest("gcc-12-base", "libgcc-s1").packages) == []
 
 
 def test_the_manifest_has_what_was_added() -> None:
