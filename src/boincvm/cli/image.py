@@ -339,7 +339,7 @@ def _remove(name: str, *, as_json: bool) -> int:
     from boincvm.machine.golden.maker import remove_goldens
 
     store = ImageStore()
-    digest = store.digest_of(name, is_wanted=False)
+    digest = store.digest_of(name, may_build=False)
     owners = store.remove(name)
     if not owners:
         remove_goldens(store, digest)

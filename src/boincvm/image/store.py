@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from boincvm.image.references import Reference, References
 
 GOLDEN = "golden"
+_MOST_NAMED = 8
+"""Images that an error names."""
 _HEAD = 4096
 """Bytes of a manifest in which the fields before the packages are."""
 
@@ -138,9 +140,10 @@ class ImageStore:
             return []
         return sorted(path.name for path in self._names.iterdir() if not path.name.startswith("."))
 
-    def digest_of(self, name: str) -> str:
+    def digest_of(self, name: str, *, may_build: bool = True) -> str:
         """Return the digest that `name` stands for.
 
+        may_build: an error may advise to build the image; it is not, for one to be removed.
         Raises UsageError, ImageMissingError, ImageDamagedError, HostError.
         """
         check_image_name(name)
@@ -149,20 +152,28 @@ class ImageStore:
             with open_own(path) as file:
                 digest = file.read(80).decode("ascii", "replace").strip()
         except FileNotFoundError as error:
-            raise self._missing(name) from error
+            raise self._missing(name, may_build=may_build) from error
         except OSError as error:
             raise _damaged(name, f"{path} cannot be read: {error}") from error
         if not _is_digest(digest):
             raise _damaged(name, f"{path} contains no digest")
         return digest
 
-    def _missing(self, name: str) -> ImageMissingError:
+    def _missing(self, name: str, *, may_build: bool = True) -> ImageMissingError:
         # Both are rarely needed.
         from boincvm.image.tools import how_to_get
         from boincvm.similar_names import did_you_mean
 
-        similar = did_you_mean(name, self.names())
-        hint = f"{similar}boincvm image ls lists all" if similar else how_to_get(name)
+        names = self.names()
+        similar = did_you_mean(name, names)
+        if similar:
+            hint = f"{similar}boincvm image ls lists all"
+        elif names:
+            more = " and more" if len(names) > _MOST_NAMED else ""
+            hint = f"images here: {', '.join(names[:_MOST_NAMED])}{more} (boincvm image ls)"
+            hint += f"; to get {name}: {how_to_get(name)}" if may_build else ""
+        else:
+            hint = how_to_get(name) if may_build else "there are no images: boincvm image ls"
         return ImageMissingError(f"there is no image {name}", hint=hint)
 
     def open(self, name: str, digest: str | None = None) -> Image:
@@ -255,7 +266,7 @@ class ImageStore:
         with locks.exclusive(self._lock):
             path = self._names / name
             if not path.exists():
-                raise self._missing(name)
+                raise self._missing(name, may_build=False)
             digest = path.read_text(encoding="ascii", errors="replace").strip()
             others = {self._named(other) for other in self.names() if other != name}
             owners = self.owners().get(digest, [])

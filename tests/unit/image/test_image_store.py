@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.cli.main import main
 from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError
 from boincvm.image import names, verify
 from boincvm.image.listing import describe, list_images
@@ -86,6 +87,27 @@ def test_a_missing_image_names_the_command_that_builds_it(store):
     with pytest.raises(ImageMissingError) as caught:
         store.open("sci")
     assert caught.value.hint == "boincvm image build sci"
+
+
+def test_a_missing_image_that_is_like_none_names_those_that_exist(store):
+    for number in range(9):
+        publish(store, f"base{number}")
+    with pytest.raises(ImageMissingError) as caught:
+        store.open("nupmy")
+    some = ", ".join(f"base{number}" for number in range(8))
+    there = f"images here: {some} and more (boincvm image ls)"
+    assert caught.value.hint == f"{there}; to get nupmy: boincvm image build nupmy"
+    with pytest.raises(ImageMissingError) as caught:
+        store.remove("nosuch")
+    assert caught.value.hint == there
+
+
+def test_nobody_is_advised_to_build_what_is_to_be_removed(store, capsys):
+    assert main(["image", "rm", "nosuch"]) == 220
+    assert capsys.readouterr().err.endswith("  there are no images: boincvm image ls\n")
+    publish(store, "base")
+    assert main(["image", "rm", "nosuch"]) == 220
+    assert capsys.readouterr().err.endswith("  images here: base (boincvm image ls)\n")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "A", "a/b", "-a", "a" * 65, "a\n", "ä"])
