@@ -90,6 +90,7 @@ def output(image: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         "Perl": "perl -MMath::BigInt -e 'print Math::BigInt->new(2) ** 100'",
         "C": "gcc -O2 primes.c -lm -o primes && ./primes",
         "dpkg": "dpkg --audit; dpkg-query -f '${db:Status-Status}\\n' -W | sort -u",
+        "files": "dpkg --verify | grep '^..5' || echo as in their packages",
         "certificates": "ls /etc/ssl/certs/*.0 | wc -l;"
         " keytool -list -cacerts -storepass changeit | grep -c trustedCertEntry",
     }
@@ -119,6 +120,7 @@ def output(image: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         ("Perl", "1267650600228229401496703205376"),
         ("C", "1229"),
         ("dpkg", "installed"),
+        ("files", "as in their packages"),
     ],
 )
 def test_a_program_computes_what_is_known(

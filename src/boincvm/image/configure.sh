@@ -15,12 +15,21 @@ printf '#!/bin/sh\nexit 0\n' >/tmp/nothing
 : >/tmp/empty.py
 chmod 755 /tmp/nothing
 # The certificates are in their places already (certificates.py).
+hidden=
+hide() { # FILE STAND-IN: until all is configured
+    [ -e "$1" ] || return 0
+    busybox mount -o bind "$2" "$1"
+    hidden="$hidden $1"
+}
 for program in /usr/bin/py3compile /usr/bin/pycompile /usr/sbin/update-ca-certificates; do
-    [ ! -e "$program" ] || busybox mount -o bind /tmp/nothing "$program"
+    hide "$program" /tmp/nothing
 done
 for module in /usr/lib/python3*/py_compile.py; do
-    [ ! -e "$module" ] || busybox mount -o bind /tmp/empty.py "$module"
+    hide "$module" /tmp/empty.py
 done
+# The list of certificates, too: the package's script would compare it with its own line by line, in
+# a thousand processes. It writes a new one at once, as on any new Debian.
+rm -f /etc/ca-certificates.conf
 # No service may start: there is none in an image.
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
@@ -49,4 +58,7 @@ dpkg --force-unsafe-io --force-confold --configure --pending
 dpkg --force-unsafe-io --triggers-only --pending
 ldconfig
 rm -f /usr/sbin/policy-rc.d
+for file in $hidden; do # or the stand-ins would come into the image
+    busybox umount "$file"
+done
 busybox umount -l /tmp
