@@ -31,8 +31,9 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Raises UsageError with a hint instead of printing a usage line and exiting.
 
-    `advice` precedes the hint where to find help. Options cannot be abbreviated, so that a later
-    version with more options still reads an old command line the same way.
+    `advice` precedes the hint where to find help, unless an option's value is wrong. Options cannot
+    be abbreviated, so that a later version with more options still reads an old command line the
+    same way.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -45,7 +46,9 @@ class Parser(argparse.ArgumentParser):
         self.advice = ""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.advice}{self.prog} --help shows examples")
+        # argparse begins so where an argument is wrong, and the advice is about missing ones.
+        advice = "" if message.startswith("argument ") else self.advice
+        raise UsageError(message, hint=f"{advice}{self.prog} --help shows examples")
 
 
 def option(convert: Callable[[object], Value]) -> Callable[[str], Value]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from boincvm.cli.output import print_indented_json
 from boincvm.errors import HostError, InputFileError, UsageError
 from boincvm.job.model import Job, MachineTask
 from boincvm.job.run_arguments import job_from_arguments
@@ -31,7 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Begin, resume or discard a job; return the program's exit code. Raises BoincvmError."""
     if arguments.discard is not None:
         _check_alone(arguments, "--discard")
-        discard_job(arguments.discard)
+        name = discard_job(arguments.discard)
+        if arguments.json:
+            print_indented_json({"removed": name})
+        else:
+            print(f"job {name} has been removed")
         return 0
     if arguments.resume is not None:
         _check_alone(arguments, "--resume")

@@ -122,6 +122,8 @@ def prepare(arguments: list[str]) -> Callable[[], int]:
     module = load(name)
     parser = Parser(prog=f"boincvm {name}", description=VERBS[name].summary)
     module.add_arguments(parser)
+    if command:
+        parser.advice = ""  # which is on where a command goes
     try:
         parsed = parser.parse_args(rest)
     except SystemExit:  # argparse raises this after a help text; errors go to Parser.error

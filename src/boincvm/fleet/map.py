@@ -52,4 +52,4 @@ def run_fleet_map(
     def job_of(item: Item, slot: str) -> Job[MachineTask]:
         return job_of_item(arguments, sweep, item, slot)
 
-    return run_sweep(sweep, options, run_items)
+    return run_sweep(sweep, arguments, options, run_items)

@@ -33,7 +33,7 @@ from boincvm.guestlink.display import shown
 from boincvm.guestlink.get import all_of
 from boincvm.host.file_names import is_storable
 from boincvm.host.files import create_new, open_descriptor
-from boincvm.job.files import own_program_hint
+from boincvm.job.files import check_program, own_program_hint
 from boincvm.job.model import Job, MachineTask, OutputFile
 from boincvm.machine.job_files import check_files
 from boincvm.machine.output_destinations import Found, distinct
@@ -65,6 +65,7 @@ class FleetWorker:
 
     def check(self, job: Job[MachineTask], results: Path, /) -> None:
         _check_texts(job)
+        check_program(job)
         check_files(job.directory, job.inputs, ())
         check_files(results, (), job.outputs)
 

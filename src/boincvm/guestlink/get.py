@@ -24,6 +24,17 @@ DISK_PIECE = 8 << 20
 """Most bytes of the root disk to copy at once, during which nothing else is done."""
 
 
+_ABSENT = os.strerror(errno.ENOENT).lower()
+
+
+class OutputMissingError(OutputFileError):
+    """The guest says that it has no such file."""
+
+
+class _AbsentError(UnsafePathError):
+    """The same, before it is known what the user calls the file."""
+
+
 async def get_tree(
     link: GuestLink,
     transfer_disk: TransferDisk | None,
@@ -54,6 +65,8 @@ async def get_tree(
             await get.receive(source)
         finally:
             os.close(parent)
+    except _AbsentError as error:
+        raise OutputMissingError(f"{name}: {error}") from error
     except UnsafePathError as error:
         raise OutputFileError(f"{name}: {error}") from error
     except OSError as error:
@@ -164,7 +177,8 @@ class _Get:
             self._done.set_result(None)
         elif kind == "failed":
             reason = printable(frame.body)
-            raise UnsafePathError(f"the guest cannot send it: {reason}")
+            message = f"the guest cannot send it: {reason}"
+            raise (_AbsentError if reason.lower() == _ABSENT else UnsafePathError)(message)
         else:
             raise StompError(f"a sender does not say {kind!r}")
 

@@ -312,6 +312,10 @@ class GuestProgram:
         return await self._end
 
 
+class InterpreterMissingError(ProgramStartError):
+    """The guest lacks the program that a `#!` line names, or the loader of an ELF file."""
+
+
 def _start_error(name: str, arguments: Sequence[bytes], frame: Frame) -> ProgramStartError:
     """Return the error for a failed start; `arguments`: arguments and environment."""
     error = number(frame.headers, "reason", _LARGEST_ERRNO)
@@ -330,7 +334,7 @@ def _start_error(name: str, arguments: Sequence[bytes], frame: Frame) -> Program
             exit_code=ExitCode.CANNOT_EXECUTE,
         )
     if where == "interpreter":
-        return ProgramStartError(
+        return InterpreterMissingError(
             f"the guest cannot execute {name}: it does not have the interpreter that the file"
             " names",
             hint=advice,

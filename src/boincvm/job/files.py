@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from boincvm.errors import ProgramStartError
 from boincvm.job.model import InputFile, Job, MachineTask, OutputFile
 from boincvm.job.values import UnexpectedValueError, describe, filled_text
 from boincvm.portable_names import folded
@@ -55,6 +56,26 @@ def own_program_hint(job: Job[MachineTask], task: MachineTask) -> str:
     if not is_sent and not (job.directory / name).is_file():
         return ""
     return f"there is {describe(f'./{name}')}, did you mean that? Without ./ it is the guest's own"
+
+
+def check_program(job: Job[MachineTask]) -> None:
+    """Check that the first program can be in the guest, if it is named by a path like `./prog`.
+
+    The directory in which it starts is empty but for the inputs. Raises ProgramStartError.
+    """
+    task = job.tasks[0]
+    name, path = task.argv[0], PurePosixPath(task.argv[0])
+    is_beneath = "/" in name and not path.is_absolute() and ".." not in path.parts
+    if not is_beneath or task.directory is not None:
+        return
+    inputs = (*job.inputs, *task.inputs)
+    is_sent = any(path.is_relative_to(item.destination) for item in inputs)
+    if not is_sent and not os.path.lexists(job.directory / name):
+        raise ProgramStartError(
+            f"no such program: {describe(name)} does not exist in {job.directory}",
+            hint="check its name and your directory, or send it from elsewhere with --input;"
+            " the guest's own programs have no ./ before their names",
+        )
 
 
 def input_files(text: str, directory: Path) -> list[InputFile]:

@@ -21,6 +21,7 @@ from boincvm.job.model import InputFile, Job, Limits, MachineShape, MachineTask,
 
 COMMAND_ADVICE = "a command goes after --, like: boincvm run -- PROGRAM ARGUMENT; "
 
+_HINT = "boincvm run --help shows examples"
 _FROM_JOB_FILE_ONLY = ("input", "output", "env", "stdin", "directory")
 
 Value = TypeVar("Value")
@@ -58,7 +59,7 @@ def _without_stdin(job: Job[MachineTask], *, is_given: bool) -> Job[MachineTask]
 def _job_of_file(arguments: argparse.Namespace) -> Job[MachineTask]:
     given: list[str] = arguments.job_file
     if not given:
-        raise _usage("found nothing to run, expected -- and a command, or a job file")
+        raise _no_command("found nothing to run, expected -- and a command, or a job file")
     for name in _FROM_JOB_FILE_ONLY:
         if getattr(arguments, name) is not None:
             raise _usage(f"found --{name} with a job file, expected it in the job file")
@@ -66,7 +67,7 @@ def _job_of_file(arguments: argparse.Namespace) -> Job[MachineTask]:
     is_job_file = path.suffix == ".toml" or (path.exists() and not path.is_dir())
     if len(given) > 1 or not is_job_file:
         shown = " ".join(map(repr, given[:4]))
-        raise _usage(f"found {shown}, expected one job file, or -- before a command")
+        raise _no_command(f"found {shown}, expected one job file, or -- before a command")
     from boincvm.job.toml import read_job
 
     job = read_job(path)
@@ -79,7 +80,7 @@ def _job_of_file(arguments: argparse.Namespace) -> Job[MachineTask]:
 def _job_of_command(arguments: argparse.Namespace) -> Job[MachineTask]:
     argv: list[str] = arguments.command
     if not argv or not argv[0]:
-        raise _usage("found nothing after --, expected a command")
+        raise _no_command("found nothing after --, expected a command")
     directory = Path.cwd()
     try:
         inputs = _inputs(arguments, directory)
@@ -187,5 +188,9 @@ def _refuse_repetition(name: str, destinations: list[PurePosixPath]) -> None:
         raise _usage(f"found two {name} with the destination {destination}, expected one")
 
 
+def _no_command(message: str) -> UsageError:
+    return UsageError(message, hint=f"{COMMAND_ADVICE}{_HINT}")
+
+
 def _usage(message: str) -> UsageError:
-    return UsageError(message, hint=f"{COMMAND_ADVICE}boincvm run --help shows examples")
+    return UsageError(message, hint=_HINT)

@@ -9,6 +9,7 @@ import argparse
 import itertools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from math import prod
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from boincvm.errors import InputFileError, UsageError
+from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, MachineTask
 from boincvm.job.run_arguments import job_from_arguments
 
@@ -194,7 +196,25 @@ def job_of_item(
     try:
         return job_from_arguments(expansion)
     except UsageError as error:
-        raise _usage(error.message) from error
+        hint = error.hint.replace("boincvm run", "boincvm map")
+        raise UsageError(error.message, hint=hint) from error
+
+
+def unsent_file(
+    arguments: argparse.Namespace, command: SweepCommand, item: Item
+) -> tuple[str, str] | None:
+    """Return a file of the host that the command of `item` names, but that is not sent.
+
+    And what would send it as the value of --input, for this item and the others. Raises UsageError.
+    """
+    unsent = unsent_files(job_of_item(arguments, command, item, "1"))
+    for word in command.words[1:]:
+        for number, text in enumerate(expand_command((word,), item), 1):
+            if text in unsent:
+                is_one_of_several = word == "{}" and len(item.values) > 1
+                value = f"{{{number}}}" if is_one_of_several else word
+                return text, value if _PLACEHOLDER.fullmatch(value) else shlex.quote(value)
+    return None
 
 
 def _usage(message: str) -> UsageError:

@@ -5,12 +5,16 @@ from pathlib import Path, PurePosixPath
 
 from boincvm.errors import OutputFileError
 from boincvm.guestlink.display import Progress, no_progress, shown
-from boincvm.guestlink.get import all_of, check_destination, get_tree
+from boincvm.guestlink.get import OutputMissingError, all_of, check_destination, get_tree
 from boincvm.guestlink.put import check_source, put_tree
 from boincvm.job.model import InputFile, OutputFile
 from boincvm.machine.output_destinations import Found, distinct
 from boincvm.machine.session import Session
 
+MISSING_HINT = (
+    "the program did not make such a file: look at what it has printed; the path starts in the"
+    " job's directory"
+)
 MAXIMUM_OUTPUT = 1 << 40
 """Bytes allowed for one output if the job does not limit the disk."""
 
@@ -94,6 +98,8 @@ async def copy_out(
                 replaces=item.replaces,
             )
         except OutputFileError as error:
+            if isinstance(error, OutputMissingError):
+                error.hint = MISSING_HINT
             missing.append(error)
     return all_of(missing) if missing else None
 

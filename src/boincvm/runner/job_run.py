@@ -14,8 +14,8 @@ from boincvm.errors import LimitError, OutputFileError, ProgramStartError
 from boincvm.exit_codes import ExitCode, exit_code_for_signal
 from boincvm.guestlink import signals
 from boincvm.guestlink.display import shown
-from boincvm.guestlink.program import GuestProgram, ProgramEnd
-from boincvm.job.files import own_program_hint
+from boincvm.guestlink.program import GuestProgram, InterpreterMissingError, ProgramEnd
+from boincvm.job.files import check_program, own_program_hint
 from boincvm.job.model import Job, MachineTask
 from boincvm.machine.job_files import MAXIMUM_OUTPUT, check_files, copy_in, copy_out
 from boincvm.machine.limits_reached import check_limits
@@ -23,6 +23,7 @@ from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.session import Session
 from boincvm.machine.start_source import StartSource
 from boincvm.machine.task_run import RunningProgram, TaskRun
+from boincvm.runner.script_line import with_interpreter
 from boincvm.runner.streams import RunStreams
 from boincvm.standard_error import write_line
 from boincvm.stopwatch import Stopwatch
@@ -59,6 +60,9 @@ class Observer:
 
     def moved(self, count: int) -> None:
         """Take note that `count` more bytes of files have moved."""
+
+    def clear(self) -> None:
+        """Remove what is shown, so that a line can be printed."""
 
 
 class JobRun:
@@ -123,9 +127,10 @@ class JobRun:
     def check_files(self) -> None:
         """Check the files on the host before anybody waits for a machine.
 
-        Raises InputFileError, OutputFileError.
+        Raises InputFileError, OutputFileError, ProgramStartError.
         """
         if self._saved is None:  # otherwise they are in the machine
+            check_program(self.job)
             check_files(self.job.directory, self.job.inputs, ())
         check_files(self._results, (), self.job.outputs)
 
@@ -216,6 +221,8 @@ class JobRun:
         except ProgramStartError as error:
             if error.exit_code == ExitCode.NO_SUCH_PROGRAM:
                 error.hint = own_program_hint(self.job, task) or error.hint
+            if isinstance(error, InterpreterMissingError):
+                raise with_interpreter(error, self.job, task) from error
             raise
         finally:
             self._run = None

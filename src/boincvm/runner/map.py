@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from boincvm.errors import BoincvmError
+from boincvm.errors import BoincvmError, UsageError
+from boincvm.guestlink.display import shown
 from boincvm.guestlink.host_name import host_name
 from boincvm.host.resources import processors
 from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Job, MachineShape, MachineTask
-from boincvm.job.sweep import Item, SweepCommand, expand_command, job_of_item
+from boincvm.job.sweep import Item, SweepCommand, expand_command, job_of_item, unsent_file
 from boincvm.machine.admission import most_machines
 from boincvm.machine.golden.background import make_in_background
 from boincvm.machine.managed import ManagedMachine
@@ -28,8 +29,15 @@ from boincvm.runner.interruption import Interruption
 from boincvm.runner.loop import BOOT_HINT
 from boincvm.runner.sweep import Sweep
 from boincvm.runner.sweep_report import TextReport
-from boincvm.runner.sweep_results import Resume, SweepResults, kept_results, temporary_results
+from boincvm.runner.sweep_results import (
+    ItemEnd,
+    Resume,
+    SweepResults,
+    kept_results,
+    temporary_results,
+)
 from boincvm.runner.sweep_worker import MachineWorker
+from boincvm.standard_error import write_line
 
 MOST_FAILURES = 100
 """The exit code is the number of failed items up to this one, and one more for more of them."""
@@ -62,20 +70,27 @@ def run_map(sweep: SweepCommand, arguments: argparse.Namespace, options: MapOpti
     """
     job = job_of_item(arguments, sweep, sweep.items[0], "1")
     with ImageStore().open(job.machine.image) as image:
-        return run_sweep(sweep, options, _OnThisHost(job, image, arguments, sweep, options).run)
+        return run_sweep(
+            sweep, arguments, options, _OnThisHost(job, image, arguments, sweep, options).run
+        )
 
 
-def run_sweep(sweep: SweepCommand, options: MapOptions, run_items: RunItems) -> int:
+def run_sweep(
+    sweep: SweepCommand, arguments: argparse.Namespace, options: MapOptions, run_items: RunItems
+) -> int:
     """Run the items that have yet to run, and report on them; return the exit code.
 
-    Raises BoincvmError.
+    `arguments`: like those of `run_map`. Raises BoincvmError.
     """
     # Signals wait until the event loop handles them, so that the machines are cleaned up.
     former = block_signals(TERMINATION_SIGNALS)
     try:
         with ExitStack() as stack:
             items, results = _open_results(sweep, options, stack)
-            return asyncio.run(_run_reported(items, results, options, run_items))
+            failures, code = asyncio.run(_run_reported(items, results, options, run_items))
+            if not options.is_json:
+                _report_unsent_file(arguments, sweep, failures)
+            return code
     finally:
         restore_signal_mask(former)
 
@@ -97,7 +112,8 @@ def _open_results(
 
 async def _run_reported(
     items: Sequence[Item], results: SweepResults, options: MapOptions, run_items: RunItems
-) -> int:
+) -> tuple[Sequence[ItemEnd], int]:
+    """Return what failed, and the exit code. Raises BoincvmError."""
     report = TextReport(
         items,
         results,
@@ -108,6 +124,8 @@ async def _run_reported(
     )
     failure: BoincvmError | None = None
     try:
+        if results.lacks_earlier and not options.is_json and not options.is_quiet:
+            report.note(f"no results to go on from in {shown(results.directory)}: all inputs run")
         if items:
             report.open()
             await run_items(items, results, report)
@@ -122,7 +140,25 @@ async def _run_reported(
     code = min(len(report.failures), MOST_FAILURES + 1)
     if options.is_json:
         print(json.dumps({**report.summary(), "exit_code": code}))
-    return code
+    return report.failures, code
+
+
+def _report_unsent_file(
+    arguments: argparse.Namespace, sweep: SweepCommand, failures: Sequence[ItemEnd]
+) -> None:
+    """Tell once if a command that failed names a file which exists here and was not sent."""
+    for end in failures[:MOST_FAILURES]:
+        try:
+            found = unsent_file(arguments, sweep, end.item)
+        except UsageError:
+            continue  # it was never run, and its own line says why
+        if found is not None:
+            name, value = found
+            write_line(
+                f"boincvm: {name!r} exists here, but was not sent to the machine\n"
+                f"  send it with --input {value}"
+            )
+            return
 
 
 class _OnThisHost:

@@ -214,10 +214,11 @@ def existing_job(name: str) -> Iterator[ResumableJob]:
         yield ResumableJob(directory, name, record)
 
 
-def discard_job(name: str) -> None:
-    """Remove a job. Its record must be readable if its directory is not in the data directory.
+def discard_job(name: str) -> str:
+    """Remove a job; return its name.
 
-    Raises UsageError, HostError.
+    Its record must be readable if its directory is not in the data directory. Raises UsageError,
+    HostError.
     """
     try:
         name, directory = _find(name)
@@ -225,6 +226,7 @@ def discard_job(name: str) -> None:
             if not _is_ours(directory):  # others have files of this name, too
                 _read_record(directory, name)
             ResumableJob(directory, name, JobRecord({}, "", 0.0)).remove()
+            return name
     except OSError as error:
         raise host_error(f"the job {name}", error) from error
 

@@ -25,6 +25,7 @@ from boincvm.machine.golden.background import make_in_background
 from boincvm.machine.host_capacity import check_checkpoint_room
 from boincvm.machine.managed import ManagedMachine
 from boincvm.machine.saved_machine import (
+    Found,
     SavedMachine,
     SavedTask,
     discard_machine,
@@ -174,8 +175,11 @@ class _ResumableRun:
     # The job.
 
     async def _work(self) -> None:
-        self._observer.phase("check")
-        saved = await in_side_thread(self._find_saved)
+        if self._stored.has_checkpoint:
+            self._observer.phase("check")
+        found = await in_side_thread(find_saved, self._stored.machine)
+        self._observer.clear()
+        saved = self._usable(found)
         choice, driver = await open_driver_for(
             self._job, self._image, saved.driver if saved is not None else self._options.driver
         )
@@ -221,12 +225,11 @@ class _ResumableRun:
                 future.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
 
-    def _find_saved(self) -> SavedMachine | None:
-        """Return the checkpoint to go on from, or None if there is none.
+    def _usable(self, found: Found) -> SavedMachine | None:
+        """Return the checkpoint to go on from, or None if there is none; tell which it is.
 
         Raises SavedMachineError if there is one that cannot be used.
         """
-        found = find_saved(self._stored.machine)
         for line in found.lost:
             write_line(f"boincvm: {line}")
         saved = found.saved

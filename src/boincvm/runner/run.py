@@ -5,6 +5,7 @@ The machine starts first; the modules that run a job in it are imported meanwhil
 
 from boincvm.gc_freeze import late_imports
 from boincvm.host.signals import TERMINATION_SIGNALS, block_signals, restore_signal_mask
+from boincvm.job.files import check_program
 from boincvm.job.model import Job, MachineTask
 from boincvm.runner.early_start import EarlyStart
 from boincvm.standard_error import write_line
@@ -27,6 +28,7 @@ def run_job(
     With `json_output` one object on standard output describes the result. It includes the program's
     own output (the first MiB of each stream).
     """
+    check_program(job)  # before a machine starts
     # Signals wait until the event loop handles them, so that the machine is cleaned up.
     former = block_signals(TERMINATION_SIGNALS)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import Protocol
 
-from boincvm.errors import InputFileError, OutputFileError, UsageError
+from boincvm.errors import InputFileError, OutputFileError, ProgramStartError, UsageError
 from boincvm.job.files import overlapping
 from boincvm.job.model import Job, MachineTask
 from boincvm.job.sweep import Item
@@ -133,7 +133,7 @@ class Sweep:
             job = _with_results(self._job_of(item, str(slot)))
             end = end._replace(command=job.tasks[0].argv)
             worker.check(job, directory)
-        except (UsageError, InputFileError, OutputFileError) as error:
+        except (UsageError, InputFileError, OutputFileError, ProgramStartError) as error:
             end = failed(end, error)  # nobody needs a machine to know that
         else:
             await worker.prepare()

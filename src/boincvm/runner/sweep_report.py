@@ -9,7 +9,7 @@ from time import monotonic
 
 from boincvm.durations import format_duration
 from boincvm.errors import BoincvmError
-from boincvm.guestlink.display import printable
+from boincvm.guestlink.display import printable, shown
 from boincvm.host.files import open_regular, read_regular
 from boincvm.job.sweep import Item
 from boincvm.machine.streams import DescriptorSink
@@ -105,7 +105,8 @@ class TextReport:
         self._clear()
         if self._is_json:
             return
-        for end in self.failures[:_MOST_SHOWN] if self._count > 1 else ():
+        failures = sorted(self.failures, key=lambda end: end.item.number)
+        for end in failures[:_MOST_SHOWN] if self._count > 1 else ():
             write_line(f"boincvm: failed ({end.exit_code}): {end.item.number}: {_command(end)}")
         if len(self.failures) > _MOST_SHOWN:
             write_line(f"boincvm: and {len(self.failures) - _MOST_SHOWN} more")
@@ -116,6 +117,8 @@ class TextReport:
             if self._results.are_kept:
                 again = "--resume" if self.left else "--resume-failed"
                 write_line(f"  the same command with {again} runs the others")
+        if self._results.are_kept and self._count and not self._is_quiet:
+            write_line(f"boincvm: the results are in {shown(self._results.directory)}")
         self._show_ended_before()
 
     def _show_ended_before(self) -> None:
@@ -169,7 +172,7 @@ class TextReport:
         return f"boincvm: {what}, {self._counts()}; {_duration(monotonic() - self._begin)} so far"
 
     def _draw(self) -> None:
-        if self._line is not None:
+        if self._line is not None and self.left:  # the last machines end without a word
             self._line.draw()
 
     def _clear(self) -> None:

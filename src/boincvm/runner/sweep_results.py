@@ -97,9 +97,13 @@ class SweepResults:
         text_of: Callable[[Item], str],
         log: BinaryIO | None = None,
         ended_before: Mapping[int, int] = MappingProxyType({}),
+        *,
+        lacks_earlier: bool = False,
     ) -> None:
         """Take the directory; `log`: where ends are noted, None if nothing is kept."""
         self.directory = directory
+        self.lacks_earlier = lacks_earlier
+        """Whether it should have had the results of an earlier sweep, and had none."""
         self.ended_before = ended_before
         """The exit codes of the items that need not run again, by their numbers."""
         self._text_of = text_of
@@ -209,7 +213,8 @@ def kept_results(
                 log.flush()
         except OSError as error:
             raise host_error(f"the results in {directory}", error, OutputFileError) from error
-        yield SweepResults(directory.resolve(), text_of, log, done)
+        lacks_earlier = resume is not Resume.NONE and not begun
+        yield SweepResults(directory.resolve(), text_of, log, done, lacks_earlier=lacks_earlier)
 
 
 def _check_unused(directory: Path, items: Sequence[Item]) -> None:

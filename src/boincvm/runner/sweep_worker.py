@@ -30,7 +30,7 @@ class Worker(Protocol):
         """Check what can be checked without a machine.
 
         `results`: the directory for what the item prints and makes. Raises UsageError,
-        InputFileError, OutputFileError.
+        InputFileError, OutputFileError, ProgramStartError.
         """
 
     async def prepare(self) -> None:

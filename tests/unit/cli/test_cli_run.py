@@ -206,11 +206,21 @@ def test_a_faulty_job_file(started, tmp_path, capsys):
     assert main(["run", "absent.toml"]) == ExitCode.JOB_FILE
 
 
+def test_a_program_that_is_nowhere_starts_no_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("boincvm.runner.run.EarlyStart", None)
+    assert main(["run", "--", "./nosuch"]) == ExitCode.NO_SUCH_PROGRAM
+    assert "'./nosuch' does not exist in" in capsys.readouterr().err
+
+
 def test_more_processors_than_the_host_has(capsys):
     assert main(["run", "--cpus", "256", "--", "true"]) == ExitCode.USAGE
     first, second = capsys.readouterr().err.splitlines()
     assert "asks for 256 processors, and this host has" in first
     assert "--cpus" in second
+
+
+_WITHOUT_A_COMMAND = ("", "--", "ecm", "ecm 10 1e5", "ecm -c 10", "a.toml b.toml")
 
 
 @pytest.mark.parametrize(
@@ -251,8 +261,9 @@ def test_usage_errors(started, capsys, arguments, message):
     assert main(["run", *arguments.split()]) == ExitCode.USAGE
     first, second = capsys.readouterr().err.splitlines()
     assert message in first
-    assert "boincvm run -- PROGRAM ARGUMENT" in second
-    assert "boincvm run --help" in second
+    assert second.endswith("boincvm run --help shows examples")
+    has_advice = "a command goes after --, like: boincvm run -- PROGRAM ARGUMENT" in second
+    assert has_advice is (arguments in _WITHOUT_A_COMMAND)
     assert started.times == 0
 
 

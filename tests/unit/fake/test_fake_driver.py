@@ -285,3 +285,10 @@ async def test_every_verb_of_the_lifecycle_twice(tmp_path: Path) -> None:
         else:
             await verb()
         assert machine.state is state
+
+
+async def test_a_missing_output_says_what_to_look_at(tmp_path: Path) -> None:
+    work = job(tmp_path, "upper", outputs=outputs("result", "nothing"))
+    with pytest.raises(OutputFileError, match="output nothing: the guest cannot send") as failure:
+        await run(FakeDriver(PROGRAMS), work)
+    assert "the program did not make such a file" in failure.value.hint

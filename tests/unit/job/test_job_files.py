@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boincvm.errors import ProgramStartError
 from boincvm.job.files import (
+    check_program,
     input_file,
     input_files,
     output_file,
@@ -150,3 +152,34 @@ def test_an_output_of_the_command_line(
     assert output == OutputFile(
         PurePosixPath(source), PurePosixPath(destination), is_pattern, keeps_path, replaces=True
     )
+
+
+@pytest.mark.parametrize(
+    ("program", "inputs", "directory", "is_refused"),
+    [
+        ("./nosuch", [], None, True),
+        ("bin/nosuch", ["./here"], None, True),
+        ("./here", [], None, False),
+        ("./nosuch", ["/elsewhere/nosuch"], None, False),
+        ("bin/nosuch", ["bin"], None, False),
+        ("./nosuch", [], "sub", False),
+        ("a/../nosuch", [], None, False),
+        ("/nosuch", [], None, False),
+        ("nosuch", [], None, False),
+    ],
+)
+def test_a_program_that_cannot_be_in_the_guest(
+    tmp_path: Path, program: str, inputs: list[str], directory: str | None, is_refused: bool
+) -> None:
+    (tmp_path / "here").touch()
+    where = None if directory is None else PurePosixPath(directory)
+    task = MachineTask((program,), directory=where)
+    sent = tuple(input_file(text, tmp_path) for text in inputs)
+    job = Job((task,), tmp_path, inputs=sent)
+    if not is_refused:
+        check_program(job)
+        return
+    with pytest.raises(ProgramStartError, match="does not exist in") as refused:
+        check_program(job)
+    assert program in refused.value.message
+    assert refused.value.exit_code == 127

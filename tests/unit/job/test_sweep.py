@@ -9,7 +9,7 @@ import pytest
 
 from boincvm.errors import InputFileError, UsageError
 from boincvm.job import sweep
-from boincvm.job.sweep import Item, expand, expand_command, job_of_item, read_sweep
+from boincvm.job.sweep import Item, expand, expand_command, job_of_item, read_sweep, unsent_file
 
 ALONE = Item(7, ("data/a b.tar.gz",))
 TWO = Item(2, ("x", "y z"))
@@ -145,3 +145,29 @@ def test_an_option_that_is_wrong_for_one_input() -> None:
     assert "boincvm map" in refused.value.hint
     with pytest.raises(UsageError, match=r"found \{3\}"):
         job_of_item(arguments(output=["{3}"]), command, command.items[0], "1")
+
+
+@pytest.mark.parametrize(
+    ("words", "inputs", "found"),
+    [
+        (("./ana", "{}", ":::", "m.csv"), (), ("m.csv", "{}")),
+        (("./ana", ":::", "m.csv"), (), ("m.csv", "{}")),
+        (("./ana", "{.}.csv", ":::", "m.x"), (), ("m.csv", "'{.}.csv'")),
+        (("./ana", "{}", ":::", "1", ":::", "m.csv"), (), ("m.csv", "{2}")),
+        (("./ana", "m.csv", "{}", ":::", "1"), (), ("m.csv", "m.csv")),
+        (("./ana", "{}", ":::", "m.csv"), ("{}",), None),
+        (("./ana", "{}", ":::", "absent"), (), None),
+    ],
+)
+def test_a_file_that_an_input_names_and_nobody_sends(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    inputs: tuple[str, ...],
+    found: tuple[str, str] | None,
+) -> None:
+    (tmp_path / "m.csv").touch()
+    (tmp_path / "ana").touch()
+    monkeypatch.chdir(tmp_path)
+    command = read_sweep(words)
+    assert unsent_file(arguments(input=list(inputs)), command, command.items[0]) == found

@@ -188,7 +188,9 @@ def test_a_job_goes_on_as_it_was_begun(words: tuple[str, ...]) -> None:
             resumable.run(parsed(*words, option, "prog"))
 
 
-def test_arguments_of_a_wrong_kind_and_a_directory_that_is_gone(home: Path) -> None:
+def test_arguments_of_a_wrong_kind_and_a_directory_that_is_gone(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     begin()
     path = jobs_directory() / "prog/job.json"
     table = json.loads(path.read_text())
@@ -201,7 +203,9 @@ def test_arguments_of_a_wrong_kind_and_a_directory_that_is_gone(home: Path) -> N
     path.write_text(json.dumps(gone))
     with pytest.raises(InputFileError, match="gone: No such file"):
         resumable.run(parsed("--resume", "prog"))
+    capsys.readouterr()
     assert resumable.run(parsed("--discard", "prog")) == 0
+    assert capsys.readouterr().out == "job prog has been removed\n"
     with pytest.raises(BoincvmError, match="no job to resume"):
         resumable.run(parsed("--resume"))
 

@@ -51,7 +51,9 @@ class Bench:
             guest.files[b"out"] = FakeFile("file", 0o644, b"result")
         return 0
 
-    def run(self, *, is_json: bool = False, period: float = 1000.0) -> resumable_run._ResumableRun:
+    def run(
+        self, *, is_json: bool = False, period: float = 1000.0, show_progress: bool = False
+    ) -> resumable_run._ResumableRun:
         task = MachineTask(("prog",), stdin=Path(os.devnull))
         job = Job((task,), self.directory, outputs=self.outputs)
         image = SimpleNamespace(
@@ -60,7 +62,9 @@ class Bench:
             directory=self.directory,
             golden=self.directory / "none/golden",
         )
-        options = resumable_run.ResumableOptions("fake", period, is_json, False, False)
+        options = resumable_run.ResumableOptions(
+            "fake", period, is_json, show_progress=show_progress, is_verbose=False
+        )
         return resumable_run._ResumableRun(self.stored, job, cast(Image, image), options)
 
     async def save(self) -> None:
@@ -270,3 +274,21 @@ async def test_a_job_that_never_was_saved_begins_with_the_new_image(bench: Bench
     new = publish(store, content=b"new")
     with resumable_run._open_image(bench.stored, "base") as image:
         assert image.digest == new
+
+
+async def test_the_progress_line_gives_way_to_what_is_told(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Only a job that goes on has a saved machine to check."""
+    work = asyncio.ensure_future(bench.run(show_progress=True).run())
+    async with asyncio.timeout(10):
+        await bench.has_begun.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(BoincvmError, match="the job is kept on disk"):
+        await work
+    assert "checking the saved machine" not in capfd.readouterr().err
+    bench.may_end.set()
+    assert await bench.run(show_progress=True).run() == 0
+    errors = capfd.readouterr().err
+    assert "checking the saved machine" in errors
+    assert "\r\x1b[Kboincvm: prog continues from its state of " in errors

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from boincvm.errors import BoincvmError, HypervisorError, UsageError
+from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.contract import EndCause, MachineSpec
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest, FakeProgram
@@ -299,6 +300,26 @@ async def test_resuming(bench: Bench) -> None:
         await bench.run("write a", "fail 4", "refused x", "write b", resume=Resume.FAILED)
     with pytest.raises(UsageError, match="another sweep: its item 3 was refused x"):
         await bench.run("write a", "fail 3", resume=Resume.FAILED)
+
+
+async def test_resuming_where_nothing_was_begun(bench: Bench) -> None:
+    items = [Item(1, ("fail", "0"))]
+
+    def lacks_earlier(resume: Resume) -> bool:
+        directory = bench.directory / "results"
+        with kept_results(directory, resume, items, lambda item: " ".join(item.values)) as found:
+            return found.lacks_earlier
+
+    assert lacks_earlier(Resume.UNFINISHED)
+    assert lacks_earlier(Resume.FAILED)
+    await bench.run("fail 0", resume=Resume.UNFINISHED)
+    assert not lacks_earlier(Resume.UNFINISHED)
+
+
+async def test_a_program_that_is_nowhere_needs_no_machine(bench: Bench) -> None:
+    assert await bench.run("./nosuch 1") == {1: ExitCode.NO_SUCH_PROGRAM}
+    assert "'./nosuch' does not exist in" in bench.report.ends[0].message
+    assert bench.driver.machines == []
 
 
 async def test_the_job_log(bench: Bench) -> None:

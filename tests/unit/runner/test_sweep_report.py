@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -21,13 +22,14 @@ class Reported:
         directory: Path,
         count: int,
         ended_before: Mapping[int, int] | None = None,
+        log: BinaryIO | None = None,
         **options: bool,
     ) -> None:
         self.directory = directory
         items = [Item(number, (str(number),)) for number in range(1, count + 1)]
         self.items = {item.number: item for item in items}
         results = SweepResults(
-            directory, lambda item: f"prog {item.number}", ended_before=ended_before or {}
+            directory, lambda item: f"prog {item.number}", log, ended_before or {}
         )
         given = {"keeps_order": False, "is_json": False, "is_quiet": False, "on_terminal": False}
         self.report = TextReport(items, results, **{**given, **options})
@@ -64,11 +66,31 @@ async def test_a_line_for_each_and_the_failures_at_the_end(
     assert lines[2:] == [
         "  it ran too long",
         "  allow more",
-        "boincvm: failed (7): 2: prog 2",
         "boincvm: failed (197): 1: prog 1",
+        "boincvm: failed (7): 2: prog 2",
         "boincvm: 0 done, 2 failed, 1 not run",
     ]
     assert list(tmp_path.iterdir()) == []  # nothing is kept
+
+
+async def test_where_the_results_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for is_quiet in (False, True):
+        directory = tmp_path / str(is_quiet)
+        directory.mkdir()
+        with (directory / "log").open("ab") as log:
+            reported = Reported(directory, 1, log=log, is_quiet=is_quiet)
+            await reported.end(1)
+            await reported.report.finish()
+        is_shown = f"boincvm: the results are in {directory}" in capfd.readouterr().err.splitlines()
+        assert is_shown is not is_quiet
+
+
+async def test_no_line_once_all_have_ended(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reported = Reported(tmp_path, 1, on_terminal=True)
+    await reported.end(1)
+    assert "starting machines" not in capfd.readouterr().err
 
 
 async def test_output_in_the_order_of_the_inputs(
