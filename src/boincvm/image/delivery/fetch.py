@@ -91,16 +91,16 @@ def fetch_image(
             sources = load_sources(store)
             if trust.digest is None:
                 index = trusted_index(server, sources, trust)
-                sources.save(store)
+                sources.save()
             else:
                 index = decode_index(server.read(INDEX, MOST_BYTES), url)
             version = choose_version(index, name, trust.digest, url)
             way = _bring(server, version, name, store, progress)
             if trust.digest is None:
                 sources.images[name] = Origin(url, version.digest)
-                sources.save(store)
+                sources.save()
             elif sources.images.pop(name, None) is not None:
-                sources.save(store)  # an update must not replace what the user has chosen
+                sources.save()  # an update must not replace what the user has chosen
             # The image before was held as long as the new one was made from it.
             store.collect()
             return Fetched(name, version.digest, way, server.received, version.packed_size)

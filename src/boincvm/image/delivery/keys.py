@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boincvm.errors import HostError, UsageError, host_error
+from boincvm.errors import BoincvmError, HostError, UsageError, host_error
 from boincvm.host.files import open_descriptor, read_regular
 from boincvm.host.own_files import make_directory, open_own
 from boincvm.paths import configuration_directory
@@ -48,7 +48,7 @@ def make_key(path: Path) -> str:
         descriptor = open_descriptor(path, "x", permissions=0o600, follow_links=False)
     except FileExistsError as error:
         raise UsageError(
-            f"{path} already exists",
+            f"{path} already exists{_its_public_key(path)}",
             hint="name another file; those who trust the old key do not trust a new one",
         ) from error
     except OSError as error:
@@ -87,9 +87,11 @@ def parse_public(text: str) -> str:
 
 
 def check_public(key: str) -> str:
-    """Return `key`. Raises UsageError unless it is a public key."""
-    _public_bytes(key)
-    return key
+    """Return the one spelling of the public key `key`: base64 ends in bits that nothing uses.
+
+    Raises UsageError unless it is a public key.
+    """
+    return _text_of(_public_bytes(key))
 
 
 def is_signed(data: bytes, signature: bytes, key: str) -> bool:
@@ -127,10 +129,20 @@ def _public_bytes(key: str) -> bytes:
     return raw
 
 
+def _its_public_key(path: Path) -> str:
+    try:
+        return f"; its public key is {public_key(path)}"
+    except BoincvmError:  # the file is something else: that it exists is the error
+        return ""
+
+
 def _public_text(key: "Ed25519PrivateKey") -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return _text_of(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+
+def _text_of(raw: bytes) -> str:
     return _PREFIX + base64.b64encode(raw).decode("ascii")
 
 

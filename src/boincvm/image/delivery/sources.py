@@ -9,6 +9,7 @@ It is written while downloads are locked, by renaming.
 
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from boincvm.errors import HostError
 from boincvm.host.atomic_files import write_atomically
@@ -43,12 +44,13 @@ class Origin:
 class Sources:
     """All that is remembered."""
 
+    path: Path
     sources: dict[str, Source] = field(default_factory=dict)
     """By URL."""
     images: dict[str, Origin] = field(default_factory=dict)
     """By the image's name."""
 
-    def save(self, store: ImageStore) -> None:
+    def save(self) -> None:
         """Write all of it. Raises OSError."""
         document = {
             "format": FORMAT,
@@ -57,7 +59,7 @@ class Sources:
             },
             "images": {name: asdict(origin) for name, origin in self.images.items()},
         }
-        write_atomically(store.root / "sources.json", json.dumps(document, indent=2) + "\n")
+        write_atomically(self.path, json.dumps(document, indent=2) + "\n")
 
 
 def load_sources(store: ImageStore) -> Sources:
@@ -69,6 +71,7 @@ def load_sources(store: ImageStore) -> Sources:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']!r}")
         return Sources(
+            path,
             {
                 url: Source(text(one["key"]), whole(one["serial"]))
                 for url, one in document["sources"].items()
@@ -76,7 +79,7 @@ def load_sources(store: ImageStore) -> Sources:
             {name: _origin(value) for name, value in document["images"].items()},
         )
     except FileNotFoundError:
-        return Sources()
+        return Sources(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HostError(
             f"{path} cannot be read: {error}",

@@ -42,9 +42,8 @@ def trusted_index(server: Server, sources: Sources, trust: Trust) -> Index:
     """Return the index if the key signed it and it is not older than one that was seen."""
     url = server.url
     known = sources.sources.get(url)
-    key = trust.key
-    if key is None and known is not None:
-        key = known.key
+    known_key = None if known is None else keys.check_public(known.key)
+    key = known_key if trust.key is None else keys.check_public(trust.key)
     if key is None:
         if not trust.first_use:
             raise UsageError(
@@ -54,10 +53,10 @@ def trusted_index(server: Server, sources: Sources, trust: Trust) -> Index:
             )
         shown = server.read(KEY, _SIGNATURE_BYTES).decode("ascii", "replace").strip()
         key = keys.check_public(shown)
-    if known is not None and known.key != key:
+    if known_key is not None and known_key != key:
         raise UsageError(
-            f"{url} is known with another key, {known.key}",
-            hint="ask its publisher; to trust the new key, remove the address from sources.json",
+            f"{url} is known with another key, {known_key}",
+            hint=f"ask its publisher; to trust the new key, remove the address from {sources.path}",
         )
     data = _signed_index(server, key)
     index = decode_index(data, url)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import ssl
+import string
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -263,14 +264,31 @@ def test_another_key_than_the_known_one_is_refused(
     publish(publisher, www, key, 0)
     fetch_image(server.url, "sci", store, trust=trust)
     other = keys.make_key(tmp_path / "other.pem")
-    with pytest.raises(UsageError, match="with another key"):
+    with pytest.raises(UsageError, match="with another key") as caught:
         fetch_image(server.url, "sci", store, trust=Trust(other))
+    assert caught.value.hint.endswith(f"remove the address from {store.root / 'sources.json'}")
     for path in (www / "index.json", www / "index.json.sig", www / "key.txt"):
         path.unlink()
     publish(publisher, www, tmp_path / "other.pem", 1)
     for trust_now in (Trust(), Trust(first_use=True)):
         with pytest.raises(ImageDamagedError, match="is not signed by"):
             fetch_image(server.url, "sci", store, trust=trust_now)
+
+
+@pytest.mark.parametrize("remembered", ["now", "by an earlier boincvm"])
+def test_a_key_counts_by_its_bytes(server, publisher, www, key, store, remembered):
+    publish(publisher, www, key, 0)
+    true = keys.public_key(key)
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    other = f"{true[:-2]}{alphabet[alphabet.index(true[-2]) + 1]}="
+    fetch_image(server.url, "sci", store, trust=Trust(keys.parse_public(other)))
+    path = store.root / "sources.json"
+    assert json.loads(path.read_text())["sources"][server.url]["key"] == true
+    if remembered != "now":
+        path.write_text(path.read_text().replace(true, other))
+    assert update_image("sci", store).way == "present"
+    assert fetch_image(server.url, "sci", store, trust=Trust(true)).way == "present"
+    assert json.loads(path.read_text())["sources"][server.url]["key"] == true
 
 
 def test_an_altered_index_is_refused(server, publisher, www, key, trust, store):
@@ -338,8 +356,13 @@ def test_the_command(server, www, tmp_path, capsys):
 
 def test_the_private_key_is_for_nobody_else(key):
     assert key.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(UsageError, match="already exists"):
+    with pytest.raises(UsageError, match="already exists") as caught:
         keys.make_key(key)
+    assert caught.value.message == f"{key} already exists; its public key is {keys.public_key(key)}"
+    other = key.with_name("other.pem")
+    other.write_text("text")
+    with pytest.raises(UsageError, match=r"other\.pem already exists$"):
+        keys.make_key(other)
 
 
 def test_a_signature_by_another_program(key, tmp_path):
