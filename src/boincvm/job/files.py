@@ -44,12 +44,17 @@ def input_file(text: str, directory: Path) -> InputFile:
 
 
 def own_program_hint(job: Job[MachineTask], task: MachineTask) -> str:
-    """Return a hint for a task whose program the guest does not have, if the user has its file.
+    """Return a hint for a task whose program the guest does not have, if it may be the user's.
 
-    The guest looks for a name without a slash among its own programs only. Without such a file the
-    hint is "".
+    The guest looks for a name without a slash among its own programs only. If it seems to be one of
+    these, the hint is "".
     """
     name = task.argv[0]
+    if "/" in name and not PurePosixPath(name).is_absolute():
+        where = f"in {describe(str(task.directory))}, where the program starts"
+        if task.directory is None:
+            where = "in the job's directory"
+        return f"an input, or an earlier program, must bring it; its path begins {where}"
     if "/" in name or task.directory is not None:
         return ""
     is_sent = any(item.destination == PurePosixPath(name) for item in job.inputs)

@@ -14,6 +14,7 @@ from boincvm.job.files import (
     input_files,
     output_file,
     output_of_option,
+    own_program_hint,
     relative_path,
     repeated_destination,
     unsent_files,
@@ -183,3 +184,16 @@ def test_a_program_that_cannot_be_in_the_guest(
         check_program(job)
     assert program in refused.value.message
     assert refused.value.exit_code == 127
+
+
+def test_what_a_program_that_is_named_by_a_path_lacks(tmp_path: Path) -> None:
+    def hint(program: str, directory: str | None = None) -> str:
+        where = None if directory is None else PurePosixPath(directory)
+        task = MachineTask((program,), directory=where)
+        return own_program_hint(Job((task,), tmp_path), task)
+
+    assert hint("./prog") == (
+        "an input, or an earlier program, must bring it; its path begins in the job's directory"
+    )
+    assert hint("./prog", "sub").endswith("begins in 'sub', where the program starts")
+    assert hint("/opt/prog") == hint("prog") == hint("prog", "sub") == ""
