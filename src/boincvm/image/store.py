@@ -143,7 +143,7 @@ class ImageStore:
     def digest_of(self, name: str, *, may_build: bool = True) -> str:
         """Return the digest that `name` stands for.
 
-        may_build: an error may advise to build the image; it is not, for one to be removed.
+        may_build: an error may advise to build the image, which helps nobody who removes it.
         Raises UsageError, ImageMissingError, ImageDamagedError, HostError.
         """
         check_image_name(name)
