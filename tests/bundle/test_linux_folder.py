@@ -18,6 +18,7 @@ from boincvm.paths import cache_directory
 from boincvm.project.bundle import build, python_files
 from boincvm.project.bundle.archive import pack_tar
 from support.bundles import LINUX, PAGES, made_folder, run_alone
+from support.small_disk import needs_namespaces, small_disk
 
 WORKER = '#include <stdio.h>\nint main(void) { return puts("worked") < 0; }\n'
 JOB = """\
@@ -246,12 +247,17 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
-def run_main_program(project: Path, slot: str) -> None:
-    """Run it as a client does, and check that it became the folder's wrapper."""
+def make_slot(project: Path, slot: str) -> Path:
     directory = project.parents[1] / "slots" / slot
     directory.mkdir(parents=True)
     link = "<soft_link>../../projects/p/boincvm_0.1.tar.xz</soft_link>\n"
     (directory / "boincvm.tar.xz").write_text(link)
+    return directory
+
+
+def run_main_program(project: Path, slot: str) -> None:
+    """Run it as a client does, and check that it became the folder's wrapper."""
+    directory = make_slot(project, slot)
     command = ["../../projects/p/sim_wrapper_1.0", "--nthreads", "2"]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
     assert done.stdout == "../../projects/p/boincvm_0.1/boincvm-wrapper --nthreads 2\n"
@@ -279,6 +285,54 @@ def test_the_main_program_of_the_manual_removes_what_a_killed_one_left(project: 
     for name in ("new", "damaged"):
         (project / f"boincvm_0.1.{name}/lib").mkdir(parents=True)
     run_main_program(project, "1")
+
+
+@pytest.mark.parametrize("lacking", ["flock", "tar", "xz"])
+def test_the_main_program_of_the_manual_waits_for_what_is_missing(
+    project: Path, tmp_path: Path, lacking: str
+) -> None:
+    slot = make_slot(project, "1")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in {"flock", "mkdir", "mv", "rm", "sed", "tar", "xz"} - {lacking}:
+        (programs / name).symlink_to(shutil.which(name) or name)
+    done = subprocess.run(
+        ["../../projects/p/sim_wrapper_1.0"],
+        cwd=slot,
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    delay, reason, kind = (slot / "boinc_temporary_exit").read_text().splitlines()
+    assert (delay, kind, done.stderr) == ("3600", "notice", f"{reason}\n")
+    assert reason.startswith(f"this task needs {lacking}: ")
+
+
+@needs_namespaces
+def test_the_main_program_of_the_manual_waits_for_disk_space(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "packed/large").write_bytes(bytes(8 << 20))
+    pack_tar(tmp_path / "packed", "boincvm", project / "boincvm_0.1.tar.xz")
+    make_slot(project, "1")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = (
+        'cp -r "$1/projects" "$1/slots" "$2" && cd "$2/slots/1" && ../../projects/p/sim_wrapper_1.0'
+        " && cat boinc_temporary_exit && ls ../../projects/p"
+    )
+    done = subprocess.run(
+        [*small_disk("4m", disk), "sh", "-c", script, "sh", tmp_path, disk],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    delay, reason, kind, *names = done.stdout.splitlines()
+    assert (delay, kind) == ("3600", "notice")
+    assert reason.startswith("boincvm cannot be unpacked: free some disk space")
+    assert "No space left on device" in done.stderr
+    assert names == ["boincvm_0.1.lock", "boincvm_0.1.tar.xz", "sim_wrapper_1.0"]
 
 
 def test_a_build_removes_no_folder_that_may_be_in_use(
