@@ -43,10 +43,8 @@ EOF
 done
 
 documentation=$root/usr/share/doc/boincvm
-mkdir -p "$documentation/examples" "$root/lib/systemd/system"
-cp LICENSE "$documentation/copyright"
-cp -r README.md docs examples/boinc-ecm "$documentation/"
-cp packaging/boincvm.logrotate "$documentation/examples/"
+mkdir -p "$root/lib/systemd/system"
+packaging/pages.sh "$documentation"
 cp packaging/*.service "$root/lib/systemd/system/"
 
 cat >"$root/DEBIAN/control" <<EOF

@@ -65,8 +65,9 @@ def test_the_example_as_its_page_says(tmp_path: Path, sci_image: Path) -> None:
     commands = "".join(re.findall(r"^```\n(.*?)^```\n", tried, re.MULTILINE | re.DOTALL))
     assert "\nboincvm-wrapper " in commands
     assert "\nboincvm boinc try " in commands
-    assert commands.startswith("example=examples/boinc-ecm\n")
-    commands = commands.replace("example=examples/boinc-ecm", f"example={ecm.EXAMPLE}")
+    packaged = "example=/usr/share/doc/boincvm/examples/boinc-ecm\n"
+    assert commands.startswith(packaged)
+    commands = commands.replace(packaged, f"example={ecm.EXAMPLE}\n")
     commands = commands.replace("boincvm boinc try", "mv factors.txt first; boincvm boinc try")
     environment = {**os.environ, SWITCH: "no", "PATH": path()}
     subprocess.run(
