@@ -30,8 +30,13 @@ def test_the_files_are_the_example_s() -> None:
         assert not logical or f"| `{logical}` |" in PAGE
 
 
-def test_the_memory_is_what_the_wrapper_asks_for() -> None:
-    assert f"{(512 << 20) + HYPERVISOR_MEMORY:,} for `memory_mb` 512" in PAGE
+def test_the_bounds_are_the_example_s() -> None:
+    job = ElementTree.parse(EXAMPLE / "app/ecm_job_1.0.xml").getroot()
+    assert job.findtext("task/memory_mb") == "512"
+    memory = (512 << 20) + HYPERVISOR_MEMORY  # what the wrapper asks for
+    disk = (2 * 512 << 20) + (1 << 30)
+    assert f"{memory:,} for the example's `memory_mb` of 512" in PAGE
+    assert f"{disk:,} for the example, half of it data" in PAGE
     into = ElementTree.parse(EXAMPLE / "templates/ecm_in").getroot()
-    bound = float(into.findtext("workunit/rsc_memory_bound", "0"))
-    assert bound >= (512 << 20) + HYPERVISOR_MEMORY
+    bounds = [into.findtext(f"workunit/rsc_{name}_bound") for name in ("memory", "disk")]
+    assert bounds == [str(memory), str(disk)]
