@@ -206,7 +206,7 @@ async def test_the_controller_that_has_invited_it_is_away(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its requests end with an error, and wait for nothing that may never come."""
-    monkeypatch.setattr(controller_module, "BUS_LIMIT", 0.5)
+    monkeypatch.setattr(controller_module, "BUS_LIMIT", 0.1)
     listen = Listen("127.0.0.1", port)
     async with AsyncExitStack() as stack:
         async with run_controller(tmp_path / "a", listen=listen) as first:
@@ -215,14 +215,27 @@ async def test_the_controller_that_has_invited_it_is_away(
                 run_controller(tmp_path / "b", broker=location)
             )
             await call(second, "create", {"name": "b.m", "memory": "256M"})
+            await call(second, "create", {"name": "b.off", "memory": "256M"})
             await bounded(call(second, "start", {"vms": "b.m"}))
         await bounded(until_noticed(second))
         for operation, given in (("exec", {"argv": ["x"]}), ("ping", {})):
             with pytest.raises(BusError, match="the broker at 127") as caught:
                 await bounded(call(second, operation, {"vms": "b.m", **given}))
             assert "invited this host" in caught.value.hint
-        reported = await bounded(call(second, "pause", {"vms": "b.m"}))
+        machine = second.machines.find("b.m")
+        assert machine is not None
+        for is_silent in (False, True):
+            machine.set_silent(is_silent=is_silent)
+            for verb in ("pause", "stop", "save", "reset"):
+                reported = await bounded(call(second, verb, {"vms": "b.m"}))
+                assert "the broker at 127.0.0.1 port" in json.dumps(reported), verb
+        reported = await bounded(call(second, "start", {"vms": "b.off"}))
         assert "the broker at 127.0.0.1 port" in json.dumps(reported)
+        assert {vm["id"]: vm["state"] for vm in (await call(second, "list", {}))["vms"]} == {
+            "b.m": "stuck",
+            "b.off": "powered_off",
+        }
+        machine.set_silent(is_silent=False)
         async with run_controller(tmp_path / "a", listen=listen) as first:
             await until_known(first, "b.m")
             await bounded(second.side.bus.until_connected(LIMIT))

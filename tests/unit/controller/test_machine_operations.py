@@ -280,6 +280,22 @@ async def test_a_shim_that_does_not_answer_is_killed_at_last(
         assert await asked.outcome("start", "a") == {"state": "running"}
 
 
+async def test_one_that_falls_silent_while_it_is_powered_off_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controlled(tmp_path) as asked:
+        await make(asked, "m", "running")
+        machine = asked.controller.machines.find("m")
+        assert machine is not None
+
+        async def fall_silent(*_: object, **__: object) -> None:
+            machine.set_silent(is_silent=True)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(asked.controller.hub.requester, "ask", fall_silent)
+        assert await asked.outcome("power_off", "m") == {"state": "powered_off"}
+
+
 async def test_one_that_never_comes_to_the_bus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,7 +192,9 @@ class MachineOperations:
     async def _ask(self, machine: LocalMachine, verb: str, options: Options) -> Table:
         """Send a request to a machine's shim, which may end without an answer."""
         await machine.until(lambda: not machine.is_ending)
-        if not machine.has_shim or (machine.state is VmState.STUCK and verb != "power_off"):
+        if verb != "power_off":
+            await self._check_heard(machine)
+        if not machine.has_shim:
             raise refusal(machine.id, machine.state, machine.why)
         ended = asyncio.ensure_future(machine.until(lambda: _is_lost(machine)))
         answer = asyncio.ensure_future(self._ask_when_there(machine, verb, options))
@@ -212,6 +214,12 @@ class MachineOperations:
         if verb in ENDS and machine.state is not VmState.STUCK:
             return {}
         raise self._has_ended(machine, verb)
+
+    async def _check_heard(self, machine: LocalMachine) -> None:
+        """Raise UsageError if a machine is stuck, BusError if it only seems so without a bus."""
+        if machine.state is VmState.STUCK:
+            await self._hub.until_connected()
+            raise refusal(machine.id, machine.state, machine.why)
 
     @staticmethod
     def _has_ended(machine: LocalMachine, verb: str) -> HostError:
@@ -244,12 +252,12 @@ class MachineOperations:
             await machine.until(lambda: not machine.is_ending)
             state = machine.state
             if state.is_off:
+                await self._hub.until_connected()
                 await self._machines.start(machine)
                 return {}
             if state is VmState.RUNNING:
                 return {}
-            if state is VmState.STUCK:
-                raise refusal(machine.id, state, machine.why)
+            await self._check_heard(machine)
             if state is VmState.PAUSED:
                 await self._ask(machine, "resume", {})
             await machine.until_not(state)
@@ -271,6 +279,10 @@ class MachineOperations:
                 await machine.until(lambda: not machine.has_shim)
         except TimeoutError:
             machine.kill_shim()
+        except HostError:
+            if machine.state is not VmState.STUCK:
+                raise
+            machine.kill_shim()
 
     async def _save(self, machine: LocalMachine, options: Options) -> Table:
         if not machine.has_shim and machine.state is VmState.SAVED:
@@ -282,6 +294,7 @@ class MachineOperations:
         return {}
 
     async def _reset(self, machine: LocalMachine, options: Options) -> Table:
+        await self._hub.until_connected()  # or it would end, and not start again
         await self._end(machine, options)
         if machine.state is VmState.SAVED:
             self._machines.discard(machine)
