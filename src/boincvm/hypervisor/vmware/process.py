@@ -134,8 +134,10 @@ class VmxProcess:
     async def _reason(self, log: str) -> MachineEnd:
         """Return why a machine has ended that nobody has told to."""
         exits = _EXIT.findall(log)
-        if not exits:  # it was killed, or it crashed
-            return await in_side_thread(end_of_other, self._handle, "VMware's program", _REAP_LIMIT)
+        if not exits:  # it was killed, or it crashed, or its log has been removed since
+            # The thread has a handle of its own: `close` may come first.
+            handle = os.dup(self._handle) if self._handle >= 0 else None
+            return await in_side_thread(_end_of, handle)
         if exits[-1] == "0":
             return MachineEnd(EndCause.POWERED_OFF, "")
         return MachineEnd(EndCause.FAILED, f"VMware's program ended with {exits[-1]}: see its log")
@@ -181,6 +183,15 @@ class VmxProcess:
             asyncio.get_running_loop().remove_reader(self._handle)
             os.close(self._handle)
             self._handle = -1
+
+
+def _end_of(handle: int | None) -> MachineEnd:
+    """Return how VMware's program has ended; close `handle`."""
+    try:
+        return end_of_other(handle, "VMware's program", _REAP_LIMIT)
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _open_peer(line: socket.socket) -> tuple[int, int]:
