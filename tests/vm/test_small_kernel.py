@@ -102,7 +102,8 @@ def test_the_disks_are_found_in_any_order(home: dict[str, str], tmp_path: Path) 
     """As VirtualBox has them: namespaces of one controller, which Linux looks for all at once."""
     with ImageStore(Path(home["BOINCVM_HOME"]) / "data/images").open("quick") as image:
         initrd = tmp_path / "initrd"
-        initrd.write_bytes(image.initrd.read_bytes() + cpio([Entry("swap", 0o100755, SWAP)]))
+        # Not behind it: the kernel would take it for more of what is compressed.
+        initrd.write_bytes(cpio([Entry("swap", 0o100755, SWAP)]) + image.initrd.read_bytes())
         (tmp_path / "transfer").write_bytes(bytes(1 << 20))
         arguments = f'console=ttyS0 quiet loglevel=1 panic=-1 rdinit=/swap boincvm.shell="{DISKS}"'
         root = f"file={image.root},format=qcow2,snapshot=on,if=none,id=root"
