@@ -13,7 +13,7 @@ from collections.abc import Callable
 from boincvm.host.processes import ProcessWatch, process_exists, watch_process
 
 HEARTBEAT_LIMIT = 30.0
-"""Seconds without a heartbeat after which a client of unknown process counts as gone."""
+"""Seconds without a heartbeat after which a client of unknown process is looked for a last time."""
 _LAST_LOOK = 1.0
 """Seconds in which a heartbeat may still be found then; a client sends one a second."""
 _CHECK_PERIOD = 10.0
