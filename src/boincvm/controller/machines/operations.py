@@ -219,6 +219,7 @@ class MachineOperations:
         """Raise UsageError if a machine is stuck, BusError if it only seems so without a bus."""
         if machine.state is VmState.STUCK:
             await self._hub.until_connected()
+        if machine.state is VmState.STUCK:  # it may have been heard meanwhile
             raise refusal(machine.id, machine.state, machine.why)
 
     @staticmethod
