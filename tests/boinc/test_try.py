@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from boincvm.boinc import trial
 from boincvm.cli.main import main
 from boincvm.exit_codes import ExitCode
 from support.boinc.installed import path
@@ -101,6 +102,19 @@ def test_a_client_that_records_no_end(
     printed = capsys.readouterr()
     assert "succeeded" not in printed.out
     assert "recorded no exit status" in printed.err
+
+
+def test_a_client_that_does_not_end(
+    app: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is a program that hears neither requests nor signals; it is killed."""
+    script(app, "work_1.0", "true")
+    finished = "echo Computation for task work_0 finished"
+    script(tmp_path, "boinc", f"trap '' TERM; {finished}; exec sleep 1000")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path()}")
+    monkeypatch.setattr(trial, "_END_LIMIT", 1.0)
+    assert main(["boinc", "try", *OPTIONS]) == ExitCode.HOST
+    assert "did not end within 1 s and was killed" in capsys.readouterr().err
 
 
 def test_a_task_that_waits(app: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,14 +15,20 @@ LIMIT = 60.0
 class OnTerminal:
     """A program and its terminal; `shown`: all text that the screen has shown."""
 
-    def __init__(self, process: asyncio.subprocess.Process, ours: int, theirs: int) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        ours: int,
+        theirs: int,
+        modes_before: list[object],
+    ) -> None:
         self.process = process
+        self.modes_before = modes_before
         self._ours = ours
         self._theirs = theirs
         self._data = b""
         self._seen = 0
         self._news = asyncio.Event()
-        self.modes_before = self.modes()
         os.set_blocking(ours, False)
         asyncio.get_running_loop().add_reader(ours, self._read)
 
@@ -98,6 +104,7 @@ async def on_terminal(
     """Run a program on a terminal within the block; kill it at the end if it still runs."""
     ours, theirs = os.openpty()
     set_size(ours, rows, columns)
+    modes = termios.tcgetattr(theirs)  # The program may change them as soon as it runs.
     process = await asyncio.create_subprocess_exec(
         "setsid",
         "--ctty",
@@ -109,7 +116,7 @@ async def on_terminal(
         env={**os.environ, **environment},
     )
     try:
-        yield OnTerminal(process, ours, theirs)
+        yield OnTerminal(process, ours, theirs, modes)
     finally:
         asyncio.get_running_loop().remove_reader(ours)
         if process.returncode is None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +26,13 @@ from boincvm.lenient_xml import Element, XmlError
 
 CLIENT = "boinc"
 """The program of the package boinc-client."""
+REQUESTER = "boinccmd"
+"""The program of the same package that passes requests to a client."""
 VERSION_FILE = "version.xml"
 _END_LIMIT = 90.0
 """Seconds for the client to end; it waits up to 60 for its task."""
+_REQUEST_LIMIT = 20.0
+"""Seconds for the client to answer."""
 _FINISHED = f"Computation for task {RESULT} finished"
 _POSTPONED = re.compile(rf"[Tt]ask(?: {RESULT})? postponed.*")
 _LARGEST_STATE = 16 << 20
@@ -161,24 +165,71 @@ def _run_client(client: str, data: Path, show: Callable[[str], None]) -> str:
     )
     with process:
         try:
-            for line in process.stdout or ():
-                text = line.decode(errors="replace").rstrip()
-                if found := _POSTPONED.search(text):
-                    return found[0]
-                if RESULT in text:
-                    show(text)
-                if _FINISHED in text:
-                    return ""
+            said = _watch(process.stdout or (), show)
         finally:
-            process.terminate()
-            try:
-                process.communicate(timeout=_END_LIMIT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-    raise HostError(
-        f"the BOINC client ended by itself, with {process.returncode}",
-        hint=f"does it run at all? {CLIENT} --version",
-    )
+            has_saved = _end(process, data)
+    if said is None:
+        raise HostError(
+            f"the BOINC client ended by itself, with {process.returncode}",
+            hint=f"does it run at all? {CLIENT} --version",
+        )
+    if not has_saved:
+        raise HostError(
+            f"the BOINC client did not end within {_END_LIMIT:.0f} s and was killed",
+            hint="what it knew of the task is lost; run it again",
+        )
+    return said
+
+
+def _watch(lines: Iterable[bytes], show: Callable[[str], None]) -> str | None:
+    """Read the client's lines until the task has ended, or is postponed: return the line then.
+
+    Returns None if there are no more lines.
+    """
+    for line in lines:
+        text = line.decode(errors="replace").rstrip()
+        if found := _POSTPONED.search(text):
+            return found[0]
+        if RESULT in text:
+            show(text)
+        if _FINISHED in text:
+            return ""
+    return None
+
+
+def _end(process: subprocess.Popen[bytes], data: Path) -> bool:
+    """Let the client save its state and end; kill it and return False if it takes too long."""
+    if process.poll() is None and not _ask_to_quit(data):
+        process.terminate()
+    try:
+        process.communicate(timeout=_END_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return False
+    return True
+
+
+def _ask_to_quit(data: Path) -> bool:
+    """Ask the client to save its state and to end; return False if it cannot be asked.
+
+    A signal would do, but the client's handler prints a message (client/main.cpp): a client that
+    is allocating memory at that moment waits for itself for ever, and its state is not saved.
+    """
+    requester = shutil.which(REQUESTER)
+    if requester is None:
+        return False
+    try:
+        asked = subprocess.run(
+            [requester, "--unix_domain", "--quit"],
+            cwd=data,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_REQUEST_LIMIT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
 
 
 def _final_report(data: Path) -> Ended:
