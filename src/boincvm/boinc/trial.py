@@ -165,10 +165,10 @@ def _run_client(client: str, data: Path, show: Callable[[str], None]) -> str:
     )
     with process:
         try:
-            said = _watch(process.stdout or (), show)
+            postponed = _watch(process.stdout or (), show)
         finally:
             has_saved = _end(process, data)
-    if said is None:
+    if postponed is None:
         raise HostError(
             f"the BOINC client ended by itself, with {process.returncode}",
             hint=f"does it run at all? {CLIENT} --version",
@@ -178,7 +178,7 @@ def _run_client(client: str, data: Path, show: Callable[[str], None]) -> str:
             f"the BOINC client did not end within {_END_LIMIT:.0f} s and was killed",
             hint="what it knew of the task is lost; run it again",
         )
-    return said
+    return postponed
 
 
 def _watch(lines: Iterable[bytes], show: Callable[[str], None]) -> str | None:
