@@ -21,6 +21,7 @@ from boincvm.wrapper.outcome import (
     end_of,
     error_of_system,
 )
+from boincvm.wrapper.processor_limit import ProcessorLimit, share_left_to_us
 from boincvm.wrapper.report import ClientReport
 from boincvm.wrapper.slot.progress import JobProgress
 from boincvm.wrapper.task_errors import TemporaryExitError
@@ -51,6 +52,7 @@ class ClientRun:
         self._is_suspended = False
         self._network = True
         self._state_changed = asyncio.Event()
+        self._limit = ProcessorLimit(self._share, self._state_changed.set)
         loop = asyncio.get_running_loop()
         self._fault: asyncio.Future[None] = loop.create_future()
         self._signalled: asyncio.Future[_Order] = loop.create_future()
@@ -69,11 +71,13 @@ class ClientRun:
         states = asyncio.ensure_future(self._apply_state())
         checkpoints = asyncio.ensure_future(self._steps.keep_checkpoints())
         memory = asyncio.ensure_future(self._steps.hold_memory())
-        everything = (work, orders, self._signalled, states, checkpoints, memory, self._fault)
+        limit = asyncio.ensure_future(self._limit.run())
+        others = (states, checkpoints, memory, limit, self._fault)
+        everything = (work, orders, self._signalled, *others)
         end: End | None = None
         try:
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            end = await self._outcome(work, orders, (states, checkpoints, memory, self._fault))
+            end = await self._outcome(work, orders, limit, others)
         finally:
             self._client.on_heartbeat = None
             for future in (*everything, ticks):
@@ -108,6 +112,7 @@ class ClientRun:
         self,
         work: asyncio.Future[None],
         orders: asyncio.Future[_Order],
+        limit: asyncio.Future[None],
         others: tuple[asyncio.Future[None], ...],
     ) -> End:
         """Return how the task ends, once a future is done. `others` end only by an error."""
@@ -116,6 +121,7 @@ class ClientRun:
                 for order in (orders, self._signalled):
                     if order.done():
                         orders.cancel()  # `_leave` handles a later abort
+                        limit.cancel()  # nothing is suspended or resumed while it is saved
                         return await self._leave(order.result())
             next(future for future in (work, *others) if future.done()).result()
             self._report.send()
@@ -136,8 +142,10 @@ class ClientRun:
             match await self._next_event():
                 case Event.SUSPEND:
                     self._is_suspended = True
+                    self._limit.recheck()
                 case Event.RESUME:
                     self._is_suspended = False
+                    self._limit.recheck()
                 case Event.NETWORK_SUSPENDED:
                     self._network = False
                 case Event.NETWORK_RESUMED:
@@ -146,6 +154,7 @@ class ClientRun:
                     self._steps.notify_guest()
                 case Event.REREAD_PREFERENCES:
                     self._steps.preferences_changed()
+                    self._limit.recheck()
                 case Event.QUIT:
                     log("asked to quit by the client")
                     return _Order.QUIT
@@ -186,7 +195,12 @@ class ClientRun:
         while True:
             await self._state_changed.wait()
             self._state_changed.clear()
-            await self._steps.apply(suspended=self._is_suspended, network=self._network)
+            suspended = self._is_suspended or self._limit.is_resting
+            await self._steps.apply(suspended=suspended, network=self._network)
+
+    def _share(self) -> float:
+        """Return the share of the time in which the task runs, for `ProcessorLimit`."""
+        return 1.0 if self._is_suspended else share_left_to_us(self._client.init_data)
 
     async def _leave(self, order: _Order) -> End:
         try:
