@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -331,6 +332,12 @@ async def test_machines_of_one_image_are_apart(linux: Driver, spec_in: SpecIn, m
         assert await shell(first, "cat /root/file") == "mine\n"
         await one.pause()
         assert await shell(second, "echo alive") == "alive\n"
+        # A person removes the files of one that runs: it runs on, and ends as it should.
+        shutil.rmtree(two.spec.directory)
+        assert await shell(second, "echo alive still") == "alive still\n"
+        await two.destroy()
+        async with asyncio.timeout(LIMIT):
+            assert (await two.ended()).cause is EndCause.ASKED
 
 
 @pytest.mark.parametrize("ephemeral", [False, True])

@@ -19,6 +19,7 @@ import pytest
 from benchmarks import libvirt_daemon
 from benchmarks.libvirt_daemon import Daemon
 
+from boincvm.errors import HypervisorError
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import EndCause, MachineEnd, MachineSpec, MachineState
@@ -162,6 +163,34 @@ async def test_a_daemon_that_ends(
                 end = await end_of(machine)
                 assert end.cause is EndCause.KILLED, end
                 assert has_ended(process)
+            daemon.process.wait(LIMIT)
+
+
+@pytest.mark.parametrize("step", ["before it starts", "while it is saved"])
+async def test_a_daemon_that_is_killed_at_another_step(
+    base_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The error reports it, nothing waits for ever, and nothing is left."""
+    with libvirt_daemon.running() as daemon:
+        monkeypatch.setenv("BOINCVM_LIBVIRT_URI", daemon.uri)
+        async with machine_in(base_image, tmp_path / "machine") as machine:
+            await machine.create()
+            if step == "before it starts":
+                daemon.process.kill()
+                with pytest.raises(HypervisorError):
+                    async with asyncio.timeout(LIMIT):
+                        await machine.start()
+            else:
+                link = await GuestLink.open(await machine.start())
+                daemon.process.send_signal(signal.SIGSTOP)  # so that it is not done too soon
+                saving = asyncio.ensure_future(machine.checkpoint(1))
+                await asyncio.wait((saving,), timeout=0.5)
+                daemon.process.kill()
+                with pytest.raises(HypervisorError):
+                    async with asyncio.timeout(LIMIT):
+                        await saving
+                assert (await end_of(machine)).cause is EndCause.KILLED
+                link.close()
             daemon.process.wait(LIMIT)
 
 

@@ -23,6 +23,7 @@ from boincvm.errors import (
     HypervisorMissingError,
     UsageError,
 )
+from boincvm.guestlink.link import GuestLink
 from boincvm.host import locks
 from boincvm.host.process_tree import command_line
 from boincvm.host.processes import DeathGuard
@@ -395,16 +396,44 @@ async def copy(
     assert not spec.directory.exists() or list(spec.directory.iterdir()) == []
 
 
+def send_to_service(machine: VirtualBoxMachine, number: signal.Signals) -> None:
+    assert machine.home is not None
+    for process in services(machine.home.directory):
+        with suppress(ProcessLookupError):  # one that nobody uses ends by itself
+            if command_line(process)[0].endswith(b"VBoxSVC"):
+                os.kill(process, number)
+
+
+async def test_its_service_is_killed_before_it_starts(machine: MakeMachine) -> None:
+    """VirtualBox starts another one, which knows the machine."""
+    one = machine()
+    await one.create()
+    send_to_service(one, signal.SIGKILL)
+    link = await GuestLink.open(await one.start())
+    try:
+        await one.pause()
+        assert one.process_ids() != ()
+    finally:
+        link.close()
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
 async def test_its_service_is_killed_while_it_runs(
-    copy: VirtualBoxMachine,
+    copy: VirtualBoxMachine, *, is_saved: bool
 ) -> None:
-    """VirtualBox ends the machine then, and the error reports it."""
+    """VirtualBox ends the machine then, and the error reports it, also while it is being saved."""
     async with answering(copy) as link:
         assert copy.home is not None
         home, name = copy.home.directory, copy.home.name
-        for process in services(home):
-            if process not in copy.process_ids():
-                os.kill(process, signal.SIGKILL)
+        if is_saved:
+            send_to_service(copy, signal.SIGSTOP)  # so that it is not done too soon
+            saving = asyncio.ensure_future(copy.checkpoint(1))
+            await asyncio.wait((saving,), timeout=0.5)
+        send_to_service(copy, signal.SIGKILL)
+        if is_saved:
+            with pytest.raises(HypervisorError):
+                async with asyncio.timeout(LIMIT):
+                    await saving
         async with asyncio.timeout(LIMIT):
             end = await copy.ended()
             await link.failure

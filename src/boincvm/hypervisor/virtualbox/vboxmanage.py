@@ -5,18 +5,17 @@ line of text, and mostly a second one with a code's name. Debian's `VBoxManage` 
 prints a warning of its own on standard output where the kernel module is not loaded.
 """
 
-import asyncio
 import os
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from boincvm.errors import HostDiskFullError, HypervisorError
+from boincvm.hypervisor.management_command import answer_of
 from boincvm.hypervisor.virtualbox.installation import MANAGE, MODULE_HINT, program
 
 _LIMIT = 120.0
 """Seconds that a call may take. Most take 30 ms, saving a large machine's memory some seconds."""
-_MOST_OUTPUT = 1 << 20
 _LONGEST_TEXT = 300
 _PREAMBLE = "WARNING: The character device /dev/vboxdrv does not exist."
 _PREAMBLE_END = "will not be able to start VMs"
@@ -59,33 +58,17 @@ class VBoxManage:
     async def run(self, *arguments: str) -> str:
         """Run one verb and return what it prints.
 
-        Raises VirtualBoxError, HypervisorMissingError, HostDiskFullError.
+        Raises VirtualBoxError, HypervisorError, HypervisorMissingError, HostDiskFullError, OSError.
         """
-        path = program(MANAGE)
-        process = await asyncio.create_subprocess_exec(
-            path,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
-            start_new_session=True,  # we handle a terminal's Ctrl-C
+        answer = await answer_of(
+            [program(MANAGE), *arguments],
+            f"VBoxManage {arguments[0]}",
+            environment=self._environment,
+            limit=_LIMIT,
         )
-        try:
-            async with asyncio.timeout(_LIMIT):
-                output, errors = await process.communicate()
-        except TimeoutError:
-            raise VirtualBoxError(
-                f"VBoxManage {arguments[0]} did not end within {_LIMIT:g} seconds"
-            ) from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        text = errors[-_MOST_OUTPUT:].decode(errors="replace")
-        if process.returncode != 0:
-            raise error_from(arguments[0], text)
-        return without_preamble(output[:_MOST_OUTPUT].decode(errors="replace"))
+        if answer.status != 0:
+            raise error_from(arguments[0], answer.errors)
+        return without_preamble(answer.output)
 
 
 def without_preamble(output: str) -> str:

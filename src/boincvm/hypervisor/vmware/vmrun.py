@@ -5,18 +5,17 @@ An error is a line that begins with "Error: ", on standard output, and a status 
 line counts too.
 """
 
-import asyncio
 import os
 import re
 from typing import NamedTuple
 
 from boincvm.errors import HostDiskFullError, HypervisorError, HypervisorMissingError
+from boincvm.hypervisor.management_command import answer_of
 from boincvm.hypervisor.vmware.installation import INSTALL_HINT, MODULE_HINT, Product
 from boincvm.redaction import redact
 
 _LIMIT = 180.0
 """Seconds that a call may take; saving a large machine's memory takes the longest."""
-_MOST_OUTPUT = 1 << 20
 _LONGEST_TEXT = 300
 _ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
 _VERSION = re.compile(
@@ -67,32 +66,21 @@ class VMRun(NamedTuple):
     async def run(self, verb: str, *arguments: str) -> str:
         """Run one verb and return what it prints.
 
-        Raises VMwareError, HypervisorMissingError, HostDiskFullError.
+        Raises VMwareError, HypervisorError, HypervisorMissingError, HostDiskFullError.
         """
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self.command(verb, *arguments),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=environment(),
-                start_new_session=True,  # we handle a terminal's Ctrl-C
+            answer = await answer_of(
+                self.command(verb, *arguments),
+                f"vmrun {verb}",
+                environment=environment(),
+                limit=_LIMIT,
             )
         except OSError as error:
             raise HypervisorMissingError(
                 f"{self.path} does not start: {error}", hint=INSTALL_HINT
             ) from error
-        try:
-            async with asyncio.timeout(_LIMIT):
-                output, _ = await process.communicate()
-        except TimeoutError:
-            raise VMwareError(f"vmrun {verb} did not end within {_LIMIT:g} seconds") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        text = output[-_MOST_OUTPUT:].decode(errors="replace")
-        if process.returncode != 0 or _ERROR.search(text):
+        text = answer.output + answer.errors
+        if answer.status != 0 or _ERROR.search(text):
             raise error_from(verb, text)
         return text
 
