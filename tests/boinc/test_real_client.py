@@ -250,10 +250,12 @@ def test_the_wrapper_is_killed_and_started_again(tree: tuple[Rig, list[int]]) ->
     assert rig.running().pid in rig.processes()
 
 
-def test_cpu_limit(make_rig: MakeRig) -> None:
+@pytest.mark.parametrize("plan_class", ["", "vbox64"], ids=["the client's", "ours"])
+def test_cpu_limit(make_rig: MakeRig, plan_class: str) -> None:
+    """The client leaves it to tasks for VirtualBox, as which it takes all with such a name."""
     rig = started(
         make_rig,
-        work(task("stays"), [script("stays", SLEEP)]),
+        replace(work(task("stays"), [script("stays", SLEEP)]), plan_class=plan_class),
         preferences=Preferences(cpu_limit=50),
     )
     pid = int(rig.next_message().split()[1])
