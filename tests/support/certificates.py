@@ -50,9 +50,18 @@ class Authority:
         subject = ("-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:FALSE")
         return self._new(f"{self._name}-{name}", "-x509", "-days", "2", *ours, *subject, *address)
 
+    def sign_expired(self, name: str) -> Pair:
+        """Sign a certificate for `127.0.0.1` that was valid until yesterday."""
+        address = ("-addext", "subjectAltName=IP:127.0.0.1")
+        asked = self._new(f"{self._name}-{name}", "-subj", f"/CN={name}", *address)
+        expired = f"{asked.certificate}.expired"
+        ours = ("-CA", self.pair.certificate, "-CAkey", self.pair.key, "-copy_extensions", "copy")
+        _openssl("x509", "-req", "-in", asked.certificate, *ours, "-days", "-1", "-out", expired)
+        return Pair(expired, asked.key)
+
     def _new(self, name: str, *options: str) -> Pair:
         pair = Pair(str(self._directory / f"{name}.pem"), str(self._directory / f"{name}.key"))
-        _openssl("req", *_NEW_KEY, *options, "-out", pair.certificate, "-keyout", pair.key)
+        _openssl("req", "-new", *_NEW_KEY, *options, "-out", pair.certificate, "-keyout", pair.key)
         return pair
 
 

@@ -84,9 +84,10 @@ class ImageServer(ThreadingHTTPServer):
     daemon_threads = False
     """Their end is waited for: none closes its connection in a later test."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, certified: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.directory = directory
+        self._certified = certified
         self.faults: dict[str, Fault] = {}
         """What happens to requests with a text in their name."""
         self.asked: list[tuple[str, str]] = []
@@ -101,13 +102,18 @@ class ImageServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        scheme = "http" if self._certified is None else "https"
+        return f"{scheme}://127.0.0.1:{self.server_port}"
 
     def names(self) -> list[str]:
         return [name for name, _ in self.asked]
 
     def get_request(self) -> tuple[socket.socket, object]:
         connection, address = super().get_request()
+        if self._certified is not None:  # the request's own thread greets the client
+            connection = self._certified.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         self.connections.append(connection)
         return connection, address
 
@@ -125,8 +131,9 @@ class ImageServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[ImageServer]:
-    server = ImageServer(directory)
+def serving(directory: Path, certified: ssl.SSLContext | None = None) -> Iterator[ImageServer]:
+    """Serve the directory; by https if there are settings of TLS with a certificate."""
+    server = ImageServer(directory, certified)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
