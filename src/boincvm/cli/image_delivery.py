@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from boincvm.cli.output import print_indented_json
 from boincvm.cli.parser import add_verb
+from boincvm.errors import UsageError
 
 if TYPE_CHECKING:
     from boincvm.image.delivery.fetch import Fetched
+    from boincvm.image.delivery.swarm import Sharing
 
 _PUBLISH = """\
 Write a directory that any web server can serve: the packed images, patches that make them from
@@ -51,6 +53,18 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     publish.add_argument(
         "--keep", metavar="N", type=int, default=3, help="versions of an image that stay; default 3"
     )
+    publish.add_argument(
+        "--torrent",
+        metavar="URL",
+        help="also write torrents for BitTorrent; the address at which the directory is served",
+    )
+    publish.add_argument(
+        "--tracker",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="through which those who share the files find each other; repeatable",
+    )
     key = add_verb(verbs, "key", "make a key that signs images", _KEY)
     key.add_argument("file", metavar="FILE", nargs="?", type=Path)
     fetch = add_verb(verbs, "fetch", "bring a published image", _FETCH)
@@ -66,6 +80,20 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     update = add_verb(verbs, "update", "bring the newest version of fetched images", _UPDATE)
     update.add_argument("name", metavar="NAME", nargs="?", help="default: all that were fetched")
+    for verb in (fetch, update):
+        verb.add_argument(
+            "--peers",
+            choices=("no", "tracked", "any"),
+            default="tracked",
+            help="where an image is offered by BitTorrent: use the web server only; also peers of"
+            " its trackers (the default); also peers that are found without them",
+        )
+
+
+def _sharing(arguments: argparse.Namespace) -> "Sharing | None":
+    from boincvm.image.delivery.swarm import Sharing
+
+    return None if arguments.peers == "no" else Sharing(is_open=arguments.peers == "any")
 
 
 def _publish(arguments: argparse.Namespace) -> int:
@@ -73,11 +101,17 @@ def _publish(arguments: argparse.Namespace) -> int:
 
     from boincvm.image.delivery.keys import default_key, public_key
     from boincvm.image.delivery.publish import describe, publish_images
+    from boincvm.image.delivery.torrent_file import check_offer
     from boincvm.image.interruption import terminable
     from boincvm.image.progress import to_standard_error
     from boincvm.image.store import ImageStore
 
     key = arguments.key or default_key()
+    if arguments.tracker and arguments.torrent is None:
+        raise UsageError("--tracker needs --torrent URL", hint="or leave both out")
+    offer = None
+    if arguments.torrent is not None:
+        offer = check_offer(arguments.torrent, tuple(arguments.tracker))
     with terminable():
         index, published = publish_images(
             arguments.names,
@@ -85,6 +119,7 @@ def _publish(arguments: argparse.Namespace) -> int:
             key,
             ImageStore(),
             keep=arguments.keep,
+            offer=offer,
             progress=to_standard_error(),
         )
     if arguments.json:
@@ -126,6 +161,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
             arguments.name,
             ImageStore(),
             trust=Trust(key, arguments.trust, arguments.digest),
+            sharing=_sharing(arguments),
             progress=to_standard_error(),
         )
     if arguments.json:
@@ -147,7 +183,11 @@ def _update(arguments: argparse.Namespace) -> int:
     with terminable():
         for name in names:
             fetched = update_image(
-                name, store, skip_others=arguments.name is None, progress=to_standard_error()
+                name,
+                store,
+                skip_others=arguments.name is None,
+                sharing=_sharing(arguments),
+                progress=to_standard_error(),
             )
             done.append(_table(fetched))
             if not arguments.json:

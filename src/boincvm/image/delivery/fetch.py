@@ -23,7 +23,9 @@ from boincvm.image.delivery.server import (
     UnexpectedAnswerError,
     check_url,
 )
+from boincvm.image.delivery.shared_download import Source
 from boincvm.image.delivery.sources import Origin, load_sources
+from boincvm.image.delivery.swarm import Sharing
 from boincvm.image.delivery.trust import REMEMBERED, Trust, choose_version, trusted_index
 from boincvm.image.delivery.ways import as_whole, by_blocks, by_patch
 from boincvm.image.names import check_image_name
@@ -44,6 +46,8 @@ class Fetched:
     """Bytes of content that were downloaded, the index included."""
     whole: int
     """Bytes of the packed image."""
+    from_peers: int = 0
+    """Bytes among those downloaded that came by BitTorrent."""
 
     @property
     def text(self) -> str:
@@ -55,9 +59,10 @@ class Fetched:
             )
         if self.way == "present":
             return f"image {self.name} is the newest: {self.digest[:12]}"
+        peers = f" ({format_size(self.from_peers)} from peers)" if self.from_peers else ""
         return (
             f"image {self.name} is here: {self.digest[:12]}; downloaded "
-            f"{format_size(self.downloaded)}, as a whole {format_size(self.whole)}"
+            f"{format_size(self.downloaded)}{peers}, as a whole {format_size(self.whole)}"
         )
 
 
@@ -68,9 +73,12 @@ def fetch_image(
     *,
     trust: Trust = REMEMBERED,
     patience: Patience = PATIENCE,
+    sharing: Sharing | None = None,
     progress: Progress | None = None,
 ) -> Fetched:
     """Bring the newest version of the published image `name` into `store`, and remember `url`.
+
+    `sharing`: how files are downloaded by BitTorrent where that is offered; None: not at all.
 
     An image of a digest that the user has named is not remembered, and no longer updated. Waits for
     other downloads. Raises UsageError, ImageMissingError, ImageDamagedError, HostDiskFullError,
@@ -95,7 +103,8 @@ def fetch_image(
             else:
                 index = decode_index(server.read(INDEX, MOST_BYTES), url)
             version = choose_version(index, name, trust.digest, url)
-            way = _bring(server, version, name, store, progress)
+            source = Source(server, sharing, progress)
+            way = _bring(source, version, name, store)
             if trust.digest is None:
                 sources.images[name] = Origin(url, version.digest)
                 sources.save()
@@ -103,7 +112,8 @@ def fetch_image(
                 sources.save()  # an update must not replace what the user has chosen
             # The image before was held as long as the new one was made from it.
             store.collect()
-            return Fetched(name, version.digest, way, server.received, version.packed_size)
+            downloaded, whole = server.received + source.from_peers, version.packed_size
+            return Fetched(name, version.digest, way, downloaded, whole, source.from_peers)
     except OSError as error:
         raise host_error(f"image {name} cannot be stored in {store.root}", error) from error
 
@@ -114,6 +124,7 @@ def update_image(
     *,
     skip_others: bool = False,
     patience: Patience = PATIENCE,
+    sharing: Sharing | None = None,
     progress: Progress | None = None,
 ) -> Fetched:
     """Bring the newest version of an image that was fetched before.
@@ -131,7 +142,9 @@ def update_image(
     digest = _digest_of(store, name)
     if skip_others and digest and origin.digest and digest != origin.digest:
         return Fetched(name, digest, "skipped", 0, 0)
-    return fetch_image(origin.url, name, store, patience=patience, progress=progress)
+    return fetch_image(
+        origin.url, name, store, patience=patience, sharing=sharing, progress=progress
+    )
 
 
 def fetched_names(store: ImageStore) -> list[str]:
@@ -139,10 +152,9 @@ def fetched_names(store: ImageStore) -> list[str]:
     return sorted(set(load_sources(store).images) & set(store.names()))
 
 
-def _bring(
-    server: Server, version: Version, name: str, store: ImageStore, progress: Progress
-) -> str:
+def _bring(source: Source, version: Version, name: str, store: ImageStore) -> str:
     """Put a version into the store under `name`; return the way."""
+    progress = source.progress
     downloads = store.root / "downloads"
     make_directory(downloads)
     remove_old(downloads)
@@ -162,13 +174,13 @@ def _bring(
         try:
             if best.size < version.packed_size:
                 with store.open(local[best.base]) as base:
-                    by_patch(server, version, best, base.directory, name, store, progress)
+                    by_patch(source, version, best, base.directory, name, store)
                 return "patch"
         except (ImageDamagedError, ImageMissingError, UnexpectedAnswerError) as error:
             progress.note(f"{error.message}; more is downloaded")
-    if by_blocks(server, version, local, name, store, progress):
+    if by_blocks(source.server, version, local, name, store, progress):
         return "blocks"
-    as_whole(server, version, name, store, progress)
+    as_whole(source, version, name, store)
     return "whole"
 
 

@@ -22,7 +22,18 @@ MOST_BYTES = 1 << 20
 MOST_IMAGES = 100
 MOST_VERSIONS = 16
 """Of one image, in an index; and patches to one version."""
+MOST_TORRENT_BYTES = 1 << 20
 _ARCHITECTURES = ("amd64", "arm64")
+
+
+@dataclass(frozen=True, slots=True)
+class Torrent:
+    """A file for BitTorrent, beside the file that it describes."""
+
+    size: int
+    sha256: str
+    info_hash: str
+    """Of version 2 of the protocol: the SHA-256 of what names the swarm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,7 @@ class Patch:
     """The digest of the earlier image."""
     size: int
     sha256: str
+    torrent: Torrent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,8 @@ class Version:
     packed_sha256: str
     patches: tuple[Patch, ...] = ()
     blocks: Blocks | None = None
+    torrent: Torrent | None = None
+    """Of the packed image."""
 
     @property
     def packed_name(self) -> str:
@@ -77,7 +91,15 @@ class Version:
     def files(self) -> set[str]:
         """Return the names of its files."""
         names = {self.packed_name, *(self.patch_name(patch) for patch in self.patches)}
+        offered = [(self.packed_name, self.torrent)]
+        offered += [(self.patch_name(patch), patch.torrent) for patch in self.patches]
+        names |= {torrent_name(name) for name, torrent in offered if torrent is not None}
         return names if self.blocks is None else names | {self.map_name, self.blocks_name}
+
+
+def torrent_name(name: str) -> str:
+    """Return the name of the torrent of the file `name`."""
+    return f"{name}.torrent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +124,10 @@ class Index:
 
 def _table(version: Version) -> dict[str, object]:
     table = asdict(version)
-    if version.blocks is None:
-        del table["blocks"]
+    for one in (table, *table["patches"]):
+        for key in ("blocks", "torrent"):
+            if one.get(key, 0) is None:
+                del one[key]
     return table
 
 
@@ -168,12 +192,22 @@ def _version(table: dict[str, object]) -> Version:
         packed_sha256=_digest(table.get("packed_sha256")),
         patches=tuple(_patch(_object(item)) for item in _list(table.get("patches"))),
         blocks=_blocks(_object(table["blocks"])) if "blocks" in table else None,
+        torrent=_torrent(table),
     )
 
 
 def _patch(table: dict[str, object]) -> Patch:
     size = whole(table.get("size"), MOST_IMAGE_BYTES)
-    return Patch(_digest(table.get("base")), size, _digest(table.get("sha256")))
+    return Patch(_digest(table.get("base")), size, _digest(table.get("sha256")), _torrent(table))
+
+
+def _torrent(table: dict[str, object]) -> Torrent | None:
+    """Return the torrent of what `table` describes, if it has one."""
+    if "torrent" not in table:
+        return None
+    found = _object(table["torrent"])
+    size = whole(found.get("size"), MOST_TORRENT_BYTES)
+    return Torrent(size, _digest(found.get("sha256")), _digest(found.get("info_hash")))
 
 
 def _blocks(table: dict[str, object]) -> Blocks:

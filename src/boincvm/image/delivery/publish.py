@@ -5,6 +5,7 @@
     images/DIGEST.tar.gz           a packed image
     images/DIGEST.map, .blocks     its blocks, for hosts with other images
     patches/OLD-NEW.patch          what makes NEW from OLD
+    *.torrent                      for BitTorrent, beside packed images and patches
     .index.json.next               the new index, until its signature has replaced the former one
     .lock                          held by who publishes
 
@@ -35,10 +36,13 @@ from boincvm.image.delivery.index import (
     Blocks,
     Index,
     Patch,
+    Torrent,
     Version,
     decode_index,
+    torrent_name,
 )
 from boincvm.image.delivery.patch import write_patch
+from boincvm.image.delivery.torrent_file import SMALLEST, Offer, write_torrent
 from boincvm.image.pack import check_manifest, pack_image, unpack_files
 from boincvm.image.progress import Progress
 from boincvm.image.store import Image, ImageStore
@@ -66,12 +70,14 @@ def publish_images(
     store: ImageStore,
     *,
     keep: int = KEEP,
+    offer: Offer | None = None,
     progress: Progress | None = None,
 ) -> tuple[Index, list[Published]]:
     """Publish the images `names` of `store` in `directory`, signed by the key in the file `key`.
 
-    `keep`: how many versions of each remain. Returns the index and what became of each image.
-    Raises UsageError, ImageMissingError, ImageDamagedError, HostDiskFullError, HostError.
+    `keep`: how many versions of each remain; `offer`: for torrents, which are written if it is
+    given. Returns the index and what became of each image. Raises UsageError, ImageMissingError,
+    ImageDamagedError, HostDiskFullError, HostError.
     """
     progress = Progress(None) if progress is None else progress
     if not 1 <= keep <= MOST_VERSIONS:
@@ -91,9 +97,12 @@ def publish_images(
                     is_new = not versions or versions[-1].digest != image.digest
                     if is_new:
                         versions = _with_newest(image, versions, directory, keep, progress)
+                    if offer is not None and (is_new or versions[-1].torrent is None):
+                        newest = _with_torrents(versions[-1], directory, offer)
+                        versions = (*versions[:-1], newest)
                     images[name] = versions
                     published.append(Published(name, versions[-1], is_new))
-            if all(not one.is_new for one in published):
+            if images == former.images:
                 return former, published
             index = Index(former.serial + 1, images)
             _write_index(directory, index, key)
@@ -229,6 +238,22 @@ def _patch(image: Image, older: Version, version: Version, directory: Path) -> P
         path.unlink()
         return None
     return Patch(older.digest, size, _sha256(path))
+
+
+def _with_torrents(version: Version, directory: Path, offer: Offer) -> Version:
+    """Write the torrents of a version's files that are not small."""
+
+    def torrent(name: str) -> Torrent | None:
+        path, target = directory / name, directory / torrent_name(name)
+        if path.stat().st_size < SMALLEST:
+            return None
+        with replacement(target) as part:
+            made = write_torrent(path, name, part, offer)
+        target.chmod(0o644)
+        return made
+
+    patches = (replace(one, torrent=torrent(version.patch_name(one))) for one in version.patches)
+    return replace(version, torrent=torrent(version.packed_name), patches=tuple(patches))
 
 
 def _sha256(path: Path) -> str:

@@ -100,6 +100,10 @@ class Server:
             self._connection.close()
             self._connection = None
 
+    def is_behind_proxy(self) -> bool:
+        """Tell whether a proxy leads to it. Raises UsageError for one that cannot be used."""
+        return proxy_for(urlsplit(self.url)) is not None
+
     def read(self, name: str, most: int) -> bytes:
         """Return the content of a file of at most `most` bytes. Raises BoincvmError."""
         response = self._request(name, {})

@@ -27,6 +27,7 @@ from boincvm.image.delivery.download import (
 from boincvm.image.delivery.index import Patch, Version
 from boincvm.image.delivery.patch import apply_patch
 from boincvm.image.delivery.server import Server, UnexpectedAnswerError
+from boincvm.image.delivery.shared_download import Source
 from boincvm.image.manifest import MANIFEST, ROOT, Manifest
 from boincvm.image.pack import packed_manifest, unpack_image
 from boincvm.image.pack_format import finish_file
@@ -39,29 +40,28 @@ _MOST_SEARCHED = 4 << 30
 
 
 def by_patch(
-    server: Server,
+    source: Source,
     version: Version,
     patch: Patch,
     base: Path,
     name: str,
     store: ImageStore,
-    progress: Progress,
 ) -> None:
+    progress = source.progress
     part = store.root / "downloads" / f"{patch.sha256}.part"
     check_space(store, missing_bytes(part, patch.size) + version.size, name)
     remote = version.patch_name(patch)
     with progress.step(f"downloading the difference of {name}, {format_size(patch.size)}"):
-        download(server, remote, part, patch.size, patch.sha256, progress)
+        source.download(remote, part, patch.size, patch.sha256, patch.torrent)
+    url = f"{source.server.url}/{remote}"
     with (
         consumed(part),
         progress.step(f"making {name}"),
         _object(store, version) as directory,
     ):
         with part.open("rb") as stream:
-            manifest = apply_patch(
-                stream, base, version.digest, directory, f"{server.url}/{remote}"
-            )
-        _publish(store, name, directory, version, manifest, f"{server.url}/{remote}")
+            manifest = apply_patch(stream, base, version.digest, directory, url)
+        _publish(store, name, directory, version, manifest, url)
 
 
 def by_blocks(
@@ -143,20 +143,19 @@ def _remove(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def as_whole(
-    server: Server, version: Version, name: str, store: ImageStore, progress: Progress
-) -> None:
+def as_whole(source: Source, version: Version, name: str, store: ImageStore) -> None:
+    progress = source.progress
     part = store.root / "downloads" / f"{version.packed_sha256}.part"
     check_space(store, missing_bytes(part, version.packed_size) + version.size, name)
     step = f"downloading {name}, {format_size(version.packed_size)}"
     with progress.step(step):
-        download(
-            server, version.packed_name, part, version.packed_size, version.packed_sha256, progress
+        source.download(
+            version.packed_name, part, version.packed_size, version.packed_sha256, version.torrent
         )
     # A packed image is compared with its own manifest; that has to be the one that was meant.
     with consumed(part):
         if packed_manifest(part).digest != version.digest:
-            raise ImageDamagedError(f"{server.url}/{version.packed_name} is another image")
+            raise ImageDamagedError(f"{source.server.url}/{version.packed_name} is another image")
         unpack_image(part, name, store, progress=progress)
 
 
