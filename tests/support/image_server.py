@@ -154,6 +154,25 @@ def altered(request: Request, name: str) -> bool:
     return True
 
 
+def truncated(request: Request, name: str) -> bool:
+    """Answer as a web server does that has half of the file."""
+    content = whole(request.server, name)
+    content = content[: len(content) // 2]
+    asked = request.headers.get("Range")
+    first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
+    if int(first) >= len(content):
+        return refusing(416)(request, name)
+    part = content[int(first) : int(last) + 1 if last else None]
+    request.send_response(206 if asked else 200)
+    if asked:
+        end = int(first) + len(part) - 1
+        request.send_header("Content-Range", f"bytes {first}-{end}/{len(content)}")
+    request.send_header("Content-Length", str(len(part)))
+    request.end_headers()
+    request.wfile.write(part)
+    return True
+
+
 def refusing(status: int) -> Fault:
     def answer(request: Request, name: str) -> bool:
         request.send_response(status)

@@ -14,6 +14,8 @@ from support.observed import LIMIT
 
 HERE = Sharing(listen="127.0.0.1:0", start=LIMIT, window=LIMIT)
 """How a test downloads: from this computer only, and waiting for as long as a test waits."""
+PIECE = 64 << 10
+"""Bytes in a piece of a small file."""
 _PEER = {
     "listen_interfaces": "127.0.0.1:0",
     "enable_dht": False,
@@ -143,10 +145,10 @@ def sharing(
         peer.end()
 
 
-def with_pieces(content: bytes, piece: int, which: range) -> bytes:
+def with_pieces(content: bytes, which: range) -> bytes:
     """Return content of which only the pieces with these numbers are right."""
     some = bytearray(len(content))
     for number in which:
-        begin = number * piece
-        some[begin : begin + piece] = content[begin : begin + piece]
+        begin = number * PIECE
+        some[begin : begin + PIECE] = content[begin : begin + PIECE]
     return bytes(some)

@@ -52,7 +52,11 @@ def by_patch(
     check_space(store, missing_bytes(part, patch.size) + version.size, name)
     remote = version.patch_name(patch)
     with progress.step(f"downloading the difference of {name}, {format_size(patch.size)}"):
-        source.download(remote, part, patch.size, patch.sha256, patch.torrent)
+        try:
+            source.download(remote, part, patch.size, patch.sha256, patch.torrent)
+        except (ImageMissingError, UnexpectedAnswerError):
+            _remove(part)  # another way is taken
+            raise
     url = f"{source.server.url}/{remote}"
     with (
         consumed(part),

@@ -37,6 +37,22 @@ def test_a_connection_that_breaks_off_is_continued(server, store, trust):
     assert fetched.downloaded < fetched.whole + 2000
 
 
+def test_a_server_that_dies(server, store, trust):
+    """What has arrived is kept."""
+
+    def dies(request: Request, name: str) -> bool:
+        request.server.shutdown()
+        request.server.socket.close()
+        request.answer(whole(request.server, name), most=50_000)
+        return True
+
+    server.faults["tar.gz"] = dies
+    with pytest.raises(HostError, match="cannot be reached: Connection refused"):
+        fetch_image(server.url, "sci", store, trust=trust)
+    assert store.names() == []
+    assert [path.stat().st_size for path in (store.root / "downloads").iterdir()] == [50_000]
+
+
 def test_a_server_without_ranges(server, store, trust):
     first = [True]
 

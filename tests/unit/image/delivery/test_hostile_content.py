@@ -18,7 +18,7 @@ from boincvm.image.delivery.index import INDEX, SIGNATURE, decode_index
 from boincvm.image.delivery.publish import publish_images
 from boincvm.image.manifest import Manifest
 from boincvm.image.store import ImageStore
-from support.image_server import Fault, Request, altered, whole
+from support.image_server import Fault, Request, altered, truncated, whole
 from support.versions import build
 
 pytestmark = pytest.mark.usefixtures("own_home", "digest")
@@ -97,12 +97,13 @@ def test_a_patch_that_expands_for_ever(tmp_path):
             patch.apply_patch(BytesIO(data), tmp_path, "0" * 64, tmp_path, "the patch")
 
 
-def test_a_patch_that_is_no_good_gives_way_to_blocks(server, store, trust, www, tmp_path, capsys):
+@pytest.mark.parametrize("fault", [altered, swapped, truncated])
+def test_a_patch_that_is_no_good_gives_way_to_blocks(fault, server, store, trust, www, tmp_path):
     fetch_image(server.url, "sci", store, trust=trust)
     publisher = ImageStore(tmp_path / "publisher")
     newest = build(publisher, "sci", 1)
     publish_images(["sci"], www, tmp_path / "key.pem", publisher)
-    server.faults[".patch"] = altered
+    server.faults[".patch"] = fault
     updated = update_image("sci", store)
     assert (updated.way, store.digest_of("sci")) == ("blocks", newest)
     assert list((store.root / "downloads").iterdir()) == []
@@ -126,6 +127,14 @@ def test_blocks_that_are_altered_or_swapped_give_way_to_the_whole(change, server
     server.faults[".blocks"] = changed_blocks(change)
     fetched = fetch_image(server.url, "sci", store, trust=trust)
     assert (fetched.way, fetched.digest) == ("whole", store.digest_of("sci"))
+    assert list((store.root / "downloads").iterdir()) == []
+
+
+@pytest.mark.parametrize("part", [".map", ".blocks"])
+def test_blocks_that_are_truncated_give_way_to_the_whole(part, server, store, trust):
+    build(store, "mine", 3)
+    server.faults[part] = truncated
+    assert fetch_image(server.url, "sci", store, trust=trust).way == "whole"
     assert list((store.root / "downloads").iterdir()) == []
 
 

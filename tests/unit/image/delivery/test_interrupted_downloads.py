@@ -10,7 +10,8 @@ from boincvm.errors import (
     HostDiskFullError,
     HostError,
 )
-from boincvm.image.delivery import blocks, download, ways
+from boincvm.image import pack, pack_format
+from boincvm.image.delivery import blocks, download, patch, ways
 from boincvm.image.delivery import server as web
 from boincvm.image.delivery.fetch import fetch_image, update_image
 from boincvm.image.delivery.index import INDEX, SIGNATURE, decode_index
@@ -79,6 +80,36 @@ def test_a_disk_that_is_full_in_the_middle(server, store, trust, monkeypatch):
     with pytest.raises(HostDiskFullError):
         fetch_image(server.url, "sci", store, trust=trust)
     assert store.names() == []
+    assert list((store.root / "downloads").iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["patch", "blocks", "whole"])
+def test_a_disk_that_is_full_while_the_image_is_made(
+    way, server, store, trust, www, tmp_path, monkeypatch
+):
+    """The version before stays, and nothing is left of the new one."""
+    former = fetch_image(server.url, "sci", store, trust=trust).digest
+    publisher = ImageStore(tmp_path / "publisher")
+    newest = build(publisher, "sci", 1)
+    publish_images(["sci"], www, tmp_path / "key.pem", publisher)
+    for path in www.glob("patches/*" if way != "patch" else "none"):
+        path.unlink()
+    for path in www.glob("images/*.map" if way == "whole" else "none"):
+        path.unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        for module in (pack_format, patch, blocks, pack):
+            patched.setattr(module, "finish_file", full)
+        with pytest.raises(HostDiskFullError):
+            update_image("sci", store)
+    assert store.digest_of("sci") == former
+    assert [path.name for path in (store.root / "objects").iterdir()] == [former]
+    assert not any(path.is_dir() for path in (store.root / "downloads").iterdir())
+    updated = update_image("sci", store)
+    assert (updated.way, updated.digest, store.digest_of("sci")) == (way, newest, newest)
     assert list((store.root / "downloads").iterdir()) == []
 
 

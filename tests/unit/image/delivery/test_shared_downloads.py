@@ -33,11 +33,10 @@ from boincvm.image.store import ImageStore
 from boincvm.sizes import format_size
 from support.image_server import ImageServer, Request, whole
 from support.observed import LIMIT
-from support.swarm import HERE, Tracker, sharing, tracking, with_pieces
+from support.swarm import HERE, PIECE, Tracker, sharing, tracking, with_pieces
 from support.versions import build, contents
 
 pytestmark = pytest.mark.usefixtures("own_home")
-PIECE = 64 << 10
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def until(
 
 def test_three_peers(server, store, trust, tracker, packed, torrent, tmp_path):
     """Each of two has what the other lacks; the third gets all of it from them."""
-    halves = [with_pieces(packed, PIECE, range(first, count(packed), 2)) for first in (0, 1)]
+    halves = [with_pieces(packed, range(first, count(packed), 2)) for first in (0, 1)]
     with (
         sharing(tracker, torrent, halves[0], tmp_path / "a") as a,
         sharing(tracker, torrent, halves[1], tmp_path / "b") as b,
@@ -141,7 +140,7 @@ def test_peers_that_have_a_part(
         return handle.status().num_pieces == len(some)
 
     until(monkeypatch, has_some)
-    with sharing(tracker, torrent, with_pieces(packed, PIECE, some), tmp_path / "a"):
+    with sharing(tracker, torrent, with_pieces(packed, some), tmp_path / "a"):
         fetched = fetch_image(server.url, "sci", store, trust=trust, sharing=HERE)
     assert fetched.from_peers >= PIECE * (len(some) - 1)
     others = range(1, count(packed), 2)
@@ -151,7 +150,7 @@ def test_peers_that_have_a_part(
 
 def test_peers_that_stop(server, store, trust, tracker, packed, torrent, tmp_path):
     """Nobody waits for them for long."""
-    part = with_pieces(packed, PIECE, range(2))
+    part = with_pieces(packed, range(2))
     patience = replace(HERE, window=0.1)
     with sharing(tracker, torrent, part, tmp_path / "a"):
         fetched = fetch_image(server.url, "sci", store, trust=trust, sharing=patience)
@@ -202,7 +201,7 @@ def test_what_peers_have_sent_is_kept(
 
     server.faults[".tar.gz"] = breaks_off
     until(monkeypatch, has_some)
-    part = with_pieces(packed, PIECE, some)
+    part = with_pieces(packed, some)
     with (
         sharing(tracker, torrent, part, tmp_path / "a"),
         pytest.raises(HostError, match="broke off"),
@@ -225,7 +224,7 @@ def test_a_torrent_that_is_no_good(
     """All comes from the web server."""
 
     until(monkeypatch, lambda session, handle: handle.status().num_pieces > 0)
-    part = with_pieces(packed, PIECE, range(1))
+    part = with_pieces(packed, range(1))
     with sharing(tracker, torrent, part, tmp_path / "a"):
         if fault == "altered":
             torrent.write_bytes(torrent.read_bytes().replace(b"announce", b"announcf"))
