@@ -25,7 +25,7 @@ from boincvm.host.users import user_id
 from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.doctor import FindKernel
 from boincvm.hypervisor.preferences import preferences_file
-from boincvm.hypervisor.registry import driver_names, find_driver
+from boincvm.hypervisor.registry import DEFAULT, driver_names, find_driver
 from boincvm.hypervisor.verdict import (
     Abilities,
     Ability,
@@ -39,8 +39,9 @@ from boincvm.paths import cache_directory
 LIMIT = 3.5
 """Seconds that a driver may take for its verdict."""
 PATIENCE = 30.0
-"""Seconds more for all, as long as none is found usable: a virus scanner may read a hypervisor when
-it is first started, and a host may be busy."""
+"""Seconds more for all, as long as none is found usable or DEFAULT is not known yet: a virus scanner
+may read a hypervisor when it is first started, and a host may be busy. A driver that cannot save its
+machines must not be chosen for that."""
 _MOST_BYTES = 1 << 18
 _LONGEST = 500
 _UNBELIEVABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -61,7 +62,7 @@ def known_verdicts() -> Verdicts | None:
 
 
 def verdicts(find_kernel: FindKernel, *, refresh: bool = False) -> Verdicts:
-    """Return the verdict on each driver, within LIMIT seconds and some if any is usable.
+    """Return the verdict on each driver, within LIMIT seconds and some if the usual one is known.
 
     `refresh`: do not believe what is known. Raises HostError, OSError.
     """
@@ -100,7 +101,10 @@ def _assess_all(find_kernel: FindKernel) -> tuple[dict[str, Verdict], list[str]]
             changed.notify()
 
     def is_enough() -> bool:
-        return len(found) == len(names) or any(one.is_usable for one in found.values())
+        if len(found) == len(names):
+            return True
+        is_usual_known = DEFAULT in found or DEFAULT not in names
+        return is_usual_known and any(one.is_usable for one in found.values())
 
     names = driver_names()
     for name in names:
