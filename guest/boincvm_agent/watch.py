@@ -3,12 +3,14 @@
 dnotify (fcntl.F_NOTIFY) reports a change in a directory by SIGIO, once each time that it is armed.
 Unlike inotify it needs no ctypes, which would cost a tenth of a second here. It is armed again when
 the files are checked, at most once a second: so a program that writes all the time costs one check
-a second, and one that writes nothing costs nothing.
+a second, and one that writes nothing costs nothing. A kernel without dnotify reports nothing; under
+it the files are checked once a second.
 """
 
 from __future__ import annotations
 
 import _signal
+import errno
 import fcntl
 import os
 import stat
@@ -39,6 +41,8 @@ class Watch:
         self._directory = directory
         *self._parents, self._name = tree_entries.components(path)
         self._watched = -1
+        self.is_notified = True
+        """Whether the kernel reports changes."""
         self._last: tuple[int, int, bytes] | None = None
 
     def check(self) -> None:
@@ -55,15 +59,23 @@ class Watch:
         self.close()
         try:
             self._watched = os.open(self._directory, _DIRECTORY)
-            fcntl.fcntl(self._watched, fcntl.F_NOTIFY, _EVENTS)
+            self._arm()
             for part in self._parents:
                 inner = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._watched)
                 self.close()
                 self._watched = inner
-                fcntl.fcntl(self._watched, fcntl.F_NOTIFY, _EVENTS)
+                self._arm()
             return self._read()
         except OSError:
             return None  # missing or unreadable; a change of that is noticed
+
+    def _arm(self) -> None:
+        try:
+            fcntl.fcntl(self._watched, fcntl.F_NOTIFY, _EVENTS)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self.is_notified = False  # the kernel was built without CONFIG_DNOTIFY
 
     def _read(self) -> tuple[int, int, bytes] | None:
         # Check the kind before opening: opening a device may have an effect.
@@ -102,6 +114,8 @@ class Watches:
         """Add a watch, and report the present state of its file."""
         self._watches.append(watch)
         watch.check()
+        if not watch.is_notified and self.due is None:
+            self.due = time.monotonic() + _PAUSE
 
     def notice(self, signals: bytes) -> None:
         """Schedule a check if one of these signals reports a change in a directory."""
@@ -114,9 +128,10 @@ class Watches:
         if not self._link.has_room:
             self.due = self._checked_at + _PAUSE
             return
-        self.due = None
         for watch in self._watches:
             watch.check()
+        are_notified = all(watch.is_notified for watch in self._watches)
+        self.due = None if are_notified else self._checked_at + _PAUSE
 
     def finish(self, call: str) -> None:
         """Check a program's files for the last time after its end."""

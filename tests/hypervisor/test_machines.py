@@ -107,6 +107,22 @@ async def test_a_program_and_its_streams(driver: Driver, spec: MachineSpec, made
             assert program.output == {"stdout": data, "stderr": b""}
 
 
+async def test_the_progress_of_a_program(linux: Driver, spec: MachineSpec, made: Made) -> None:
+    """It is reported while the program runs, whatever the guest's kernel can do."""
+    machine = made(linux.machine(spec))
+    changes: asyncio.Queue[bytes] = asyncio.Queue()
+    async with answering(machine) as link:
+        writer = Running(link, "sh", "-c", "while read word; do echo $word >progress; done")
+        writer.program.watch("progress", lambda _path, _modified, tail: changes.put_nowait(tail))
+        for word in (b"0.25\n", b"0.5\n"):
+            await writer.feed(word)
+            async with asyncio.timeout(LIMIT):
+                while await changes.get() != word:
+                    pass  # empty, just before it was written
+        writer.program.end_input()
+        assert (await writer.end()).code == 0
+
+
 async def test_nothing_goes_on_while_it_is_paused(
     driver: Driver, spec: MachineSpec, made: Made
 ) -> None:

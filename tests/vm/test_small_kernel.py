@@ -134,6 +134,7 @@ def test_what_it_has_built_in(home: dict[str, str], tmp_path: Path) -> None:
         grep -cw -e overlay -e fuse -e ext4 -e tmpfs -e cgroup2 -e mqueue /proc/filesystems
         test -e /proc/self/ns/user; test -c /dev/loop-control; test -d /proc/sys/net/ipv6
         busybox mount -t tmpfs none /mnt; echo data >/mnt/file; cat /mnt/file
+        python3 -c 'import fcntl, os; fcntl.fcntl(os.open("/", 0), fcntl.F_NOTIFY, fcntl.DN_MODIFY)'
     """
     done = run(home, "--network", "--", "sh", "-c", script)
     assert done.returncode == 0, done.stderr

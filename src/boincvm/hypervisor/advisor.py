@@ -39,9 +39,9 @@ from boincvm.paths import cache_directory
 LIMIT = 3.5
 """Seconds that a driver may take for its verdict."""
 PATIENCE = 30.0
-"""Seconds more for all, as long as none is found usable or DEFAULT is not known yet: a virus scanner
-may read a hypervisor when it is first started, and a host may be busy. A driver that cannot save its
-machines must not be chosen for that."""
+"""Seconds more for all, as long as none is found usable or DEFAULT is not known yet: a virus
+scanner may read a hypervisor when it is first started, and a host may be busy. Otherwise a driver
+that makes no checkpoints might be chosen for that."""
 _MOST_BYTES = 1 << 18
 _LONGEST = 500
 _UNBELIEVABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)

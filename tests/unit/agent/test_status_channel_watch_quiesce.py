@@ -188,6 +188,29 @@ def test_looks_are_a_pause_apart(tmp_path: Path, signals: int) -> None:
     watches.drop("7")
 
 
+def test_a_kernel_without_notifications(
+    tmp_path: Path, signals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Linux does without CONFIG_DNOTIFY: the files are checked once a second."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(watch_module.fcntl, "fcntl", refuse)
+    link = Recorder()
+    (tmp_path / "fraction").write_bytes(b"0.1")
+    watches = watch_fraction(link, tmp_path)
+    for fraction in (b"0.2", b"0.3"):
+        assert watches.due is not None
+        assert watches.due - time.monotonic() <= watch_module._PAUSE
+        (tmp_path / "fraction").write_bytes(fraction)
+        watches.check()
+    assert [frame.body for frame in link.frames()] == [b"0.1", b"0.2", b"0.3"]
+    watches.drop("7")
+    watches.check()
+    assert watches.due is None
+
+
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, signals: int) -> None:
     link = Recorder()
     file = tmp_path / "fraction"
