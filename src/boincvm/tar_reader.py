@@ -206,10 +206,20 @@ def _described(block: bytes, letter: bytes, size: int, pax: dict[bytes, bytes]) 
         raise TarError("a name has a NUL in it")
     numbers = [_number(block[at : at + 8]) for at in (100, 108, 116)]
     mode, user, group = numbers
+    if b"uid" in pax or b"gid" in pax:  # which are too large for the block
+        user, group = _owner(pax.get(b"uid"), user), _owner(pax.get(b"gid"), group)
     mtime = clamp_time(
         _time(pax[b"mtime"]) if b"mtime" in pax else _seconds(block[136:148]) * 10**9
     )
     return Member(name, kind, size, mode & 0o7777, user, group, target, mtime)
+
+
+def _owner(text: bytes | None, otherwise: int) -> int:
+    if text is None:
+        return otherwise
+    if not _DECIMAL.fullmatch(text) or int(text) > _LARGEST:
+        raise TarError("a header has an invalid owner")
+    return int(text)
 
 
 def _seconds(field: bytes) -> int:

@@ -8,6 +8,7 @@ from boincvm.cli import (
     image_delivery,
     image_disk,
     image_kernel,
+    image_oci,
     image_recipe,
     image_warm,
 )
@@ -25,6 +26,7 @@ examples:
   boincvm image build --pip numpy --file model.bin:/opt/ --package gcc --recommends lab
   boincvm image recipe sci                     a recipe, ./sci/image.toml, to read and to change
   boincvm image build ./sci                    the image of a recipe
+  boincvm image build --from-oci app.tar app   the image of a container, from docker save
   boincvm image ls
   boincvm image pack sci sci-1.0.tar.gz        one file, to distribute
   boincvm image unpack sci-1.0.tar.gz sci      and back, on any computer
@@ -139,16 +141,19 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "what is new.\n\n"
         "With a recipe in place of the name, that says what is in the image: a directory with a\n"
         "file image.toml, or such a file (boincvm help images).\n\n"
+        "With --from-oci the image has a container's files: docker save, podman save and skopeo\n"
+        "copy to oci-archive: write such an archive.\n\n"
         "examples:\n  boincvm image build --package gmp-ecm --package bc sci\n"
-        "  boincvm image build ./sci",
+        "  boincvm image build ./sci\n"
+        "  docker save -o app.tar app && boincvm image build --from-oci app.tar app",
     )
     build.add_argument(
         "name",
         metavar="NAME|RECIPE",
         nargs="?",
-        default="base",
         help="the image's name, or a recipe; default: the image base",
     )
+    image_oci.add_arguments(build)
     build.add_argument(
         "--name",
         metavar="NAME",
@@ -241,12 +246,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     from boincvm.image.recipe import recipe_path
     from boincvm.image.recommended import lacking_packages
+    from boincvm.job.model import MachineShape
     from boincvm.sizes import format_size
     from boincvm.standard_error import write_line
 
-    path = recipe_path(arguments.name)
-    done = None if path is None else image_recipe.build(path, arguments)
-    built = _build_of_options(arguments) if done is None else done.built
+    done = None
+    if image_oci.is_asked_for(arguments):
+        built = image_oci.build(arguments)
+    else:
+        arguments.name = arguments.name or MachineShape().image
+        path = recipe_path(arguments.name)
+        done = None if path is None else image_recipe.build(path, arguments)
+        built = _build_of_options(arguments) if done is None else done.built
     if arguments.json:
         print_indented_json(
             {
@@ -264,6 +275,7 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"image {built.name} {verb}: {built.digest[:12]}, {size}")
         if done is not None:
             image_recipe.print_lock(done)
+        image_oci.print_command(built)
         lacking = lacking_packages(built.manifest.packages)
         if lacking:
             write_line(f"boincvm: the image has a compiler, but not its headers ({lacking[0]})")

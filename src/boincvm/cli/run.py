@@ -1,6 +1,7 @@
 """`boincvm run`: runs a job from the command line or from a job file."""
 
 import argparse
+from pathlib import PurePosixPath
 
 from boincvm.cli.parser import Parser, option
 from boincvm.cli.shared_input import SharedInput
@@ -16,7 +17,10 @@ _SHAPE = MachineShape()
 _LIMITS = Limits()
 _CHECKPOINT_PERIOD = 600.0
 
-_USAGE = "boincvm run [options] -- COMMAND [ARGUMENT ...]\n       boincvm run [options] JOB.toml"
+_USAGE = """\
+boincvm run [options] -- COMMAND [ARGUMENT ...]
+       boincvm run [options] JOB.toml
+       boincvm run [options] --image NAME     the own command of a container's image"""
 _DESCRIPTION = """\
 Run a program in a virtual machine that starts for it and is gone with it. The program works
 in a directory of its own; --input puts files there, --output brings files back. Its output
@@ -223,7 +227,16 @@ def run(arguments: argparse.Namespace) -> int:
         return resumable.run(arguments)
     if arguments.name is not None:
         raise UsageError("found --name without --resumable", hint="add --resumable")
+    own = None
+    if arguments.command is None and not arguments.job_file and arguments.image is not None:
+        from boincvm.cli.image_oci import command_of
+
+        own = command_of(arguments.image)
+        arguments.command = None if own is None else list(own.argv)
     job = job_from_arguments(arguments)
+    if own is not None and arguments.directory is None:
+        tasks = (task._replace(directory=PurePosixPath(own.directory)) for task in job.tasks)
+        job = job._replace(tasks=tuple(tasks))
     from boincvm.runner.run import run_job
 
     show_progress = not arguments.quiet and not arguments.json and is_terminal()

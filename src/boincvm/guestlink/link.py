@@ -21,6 +21,7 @@ from boincvm.errors import (
 from boincvm.guestlink.attach_frame import BEAT, attach_headers, beat_within, message_headers
 from boincvm.guestlink.clone_identity import CloneIdentity
 from boincvm.guestlink.display import printable
+from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.headers import number
 from boincvm.guestlink.quiesce import HeldMessage, Phase, Quiescence
 from boincvm.guestlink.state import LinkState
@@ -74,6 +75,7 @@ class GuestLink(asyncio.Protocol):
         *,
         attach_is_sent: bool = False,
         host_name: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[GuestError] = loop.create_future()
@@ -82,6 +84,8 @@ class GuestLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._beat = beat
         self._host_name = host_name
+        self.environment: Mapping[str, str] = {**ENVIRONMENT, **(environment or {})}
+        """What programs in the guest find, unless they are given something else."""
         self._is_connected = attach_to is not None
         self._quiescence = Quiescence(Phase.QUIET if attach_to else Phase.TALKING)
         self._attached = self._quiescence.ask(Phase.ATTACHING) if attach_is_sent else None
@@ -107,19 +111,27 @@ class GuestLink(asyncio.Protocol):
         attach_to: Mapping[str, object] | None = None,
         attach_is_sent: bool = False,
         host_name: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> Self:
         """Open a link on `channel`.
 
         The guest is asked for a heart-beat every `beat` seconds, and for several within
         `silence_limit` seconds. `attach_to`: the result of `state` before the machine was saved;
         its agent waits for the message `attach`, which it has been sent already (`attach_frame`) if
-        `attach_is_sent`. `host_name`: for a guest that boots; empty for the image's own. Raises
-        HostError if `attach_to` is invalid.
+        `attach_is_sent`. `host_name`: for a guest that boots; empty for the image's own.
+        `environment`: what the image adds to that of its programs. Raises HostError if `attach_to`
+        is invalid.
         """
         wanted = beat_within(silence_limit, beat)
         state = None if attach_to is None else LinkState.read(attach_to)
         return await channel.connect(
-            lambda: cls(wanted, state, attach_is_sent=attach_is_sent, host_name=host_name)
+            lambda: cls(
+                wanted,
+                state,
+                attach_is_sent=attach_is_sent,
+                host_name=host_name,
+                environment=environment,
+            )
         )
 
     # Called by the event loop.

@@ -7,12 +7,17 @@ which is left until the hypervisor has been started.
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from boincvm.hypervisor.architecture import Architecture
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from boincvm.job.model import PortForward
+
+_NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 
 class MachineSpec(NamedTuple):
@@ -65,6 +70,8 @@ class MachineSpec(NamedTuple):
     guest never waits for the disk, and only what belongs to a checkpoint survives a power cut."""
     architecture: Architecture = Architecture.X86_64
     """Its processor's. A driver makes machines of those that its package's abilities name."""
+    environment: Mapping[str, str] = _NO_ENVIRONMENT
+    """What the image adds to the environment of programs in its guest. No driver needs it."""
 
 
 DISPLAY_SOCKET = "display.sock"

@@ -17,6 +17,8 @@ costs the guest more than running it, because Python's parser has to be translat
 START_SOURCE = (
     f"import sys\nsys.path.insert(0, '/{AGENT}')\nimport boincvm_agent.__main__\n".encode()
 )
+PYTHON = "/usr/bin/python3.11"
+"""The Python that starts the agent, in an image of Debian."""
 _MAIN = b"import boincvm_agent.__main__\n"
 SHARED = (
     "__init__.py",
@@ -44,9 +46,18 @@ def guest_directory() -> Path:
     )
 
 
-def init_script() -> bytes:
-    """Return the initrd's first program. Raises ImageBuildError."""
-    return (guest_directory() / "init").read_bytes()
+def init_script(python: str = PYTHON) -> bytes:
+    """Return the initrd's first program, which starts the agent by the command `python`.
+
+    Raises ImageBuildError.
+    """
+    script = (guest_directory() / "init").read_bytes()
+    if script.count(b" " + PYTHON.encode() + b" ") != 1:
+        raise ImageBuildError(
+            f"the guest's init script does not start {PYTHON}",
+            hint="report this: it is a bug in the builder",
+        )
+    return script.replace(PYTHON.encode(), python.encode())
 
 
 def agent_sources() -> dict[str, bytes]:

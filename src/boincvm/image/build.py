@@ -132,7 +132,7 @@ def build_image(
     if mirror is not None:
         check_mirror(mirror)
     kind = check_architecture(architecture)
-    own_kernel = None if kernel == DEBIAN else _own_kernel(kernel, kind)
+    own_kernel = None if kernel == DEBIAN else own_kernel_of(kernel, kind)
     files = (*files, *read_own_files(own_files))
     recipe = replace(
         make_recipe(packages, suite, own_kernel),
@@ -146,7 +146,7 @@ def build_image(
         check_python(PYTHON_OF_SUITE[suite], kind)
     store = ImageStore() if store is None else store
     if if_missing:
-        found = _present(store, name, recipe, kind, lock)
+        found = present(store, name, recipe, kind, lock)
         if found is not None:
             return Built(name, found.digest, found, fresh=False)
     with (
@@ -191,7 +191,8 @@ def check_architecture(name: str) -> ImageArchitecture:
     return found
 
 
-def _own_kernel(name: str, architecture: ImageArchitecture) -> GuestKernel:
+def own_kernel_of(name: str, architecture: ImageArchitecture) -> GuestKernel:
+    """Return the kernel of this name that was built here. Raises UsageError, ImageMissingError."""
     if architecture is not AMD64:
         shown = ascii(name)[1:-1][:40]
         raise UsageError(
@@ -223,13 +224,14 @@ def make_recipe(
     return Recipe(RECIPE_VERSION, suite, checked, agent_files.guest_digest(), kernel)
 
 
-def _present(
+def present(
     store: ImageStore,
     name: str,
     recipe: Recipe,
     architecture: ImageArchitecture,
-    lock: Lock | None,
+    lock: Lock | None = None,
 ) -> Manifest | None:
+    """Return the manifest of the image `name` if it is of this recipe and for this architecture."""
     try:
         with store.open(name) as image:
             found = image.manifest
@@ -268,7 +270,7 @@ def _build(
         kernel, names = _unpack(files, controls, tree, architecture, own_kernel)
     programs = tree
     if architecture is not HOST:
-        programs = _programs(directory, recipe, parts.mirror, progress)
+        programs = host_programs(directory, recipe.suite, parts.mirror, progress)
     with progress.step("adding files of an installed Debian"):
         in_root = [control for control in controls if not is_for_kernel(control.package.name)]
         postinst_files.add_system_files(tree)
@@ -470,10 +472,10 @@ def _postinst(control: Control) -> str:
     return control.files.get("postinst", b"").decode("utf-8", "replace")
 
 
-def _programs(directory: Path, recipe: Recipe, mirror: str | None, progress: Progress) -> Tree:
+def host_programs(directory: Path, suite: str, mirror: str | None, progress: Progress) -> Tree:
     """Unpack what a build runs on this computer, which the image's own programs do not run on."""
     with progress.step(f"fetching programs for {HOST.name}, to build with"):
-        files = fetch_packages(foreign.PACKAGES, recipe.suite, mirror, directory, progress)
+        files = fetch_packages(foreign.PACKAGES, suite, mirror, directory, progress)
         tree = Tree.create(directory / "programs")
         for file in files:
             unpack.unpack(file, tree)
@@ -492,7 +494,7 @@ def _unpack(
     The kernel's package is half of all bytes, so it is unpacked in parallel with the others.
     """
     with ThreadPoolExecutor(1) as pool:
-        kernel = pool.submit(_kernel, files, controls, architecture, own_kernel)
+        kernel = pool.submit(kernel_among, files, controls, architecture, own_kernel)
         names = {
             control.package.name: unpack.unpack(file, tree)
             for file, control in zip(files, controls, strict=True)
@@ -501,18 +503,24 @@ def _unpack(
         return kernel.result(), names
 
 
-def _kernel(
+def is_kernel(package: str) -> bool:
+    """Tell whether the package has a kernel in it."""
+    return _KERNEL.match(package) is not None
+
+
+def kernel_among(
     files: list[Path],
     controls: list[Control],
     architecture: ImageArchitecture,
     own_kernel: GuestKernel | None,
 ) -> KernelPackage:
+    """Return the only kernel among the packages, or `own_kernel`. Raises ImageBuildError."""
     if own_kernel is not None:  # which has all that it needs built in
         return KernelPackage(own_kernel.release, kernel_store.contents(own_kernel), {})
     kernels = [
         file
         for file, control in zip(files, controls, strict=True)
-        if _KERNEL.match(control.package.name)
+        if is_kernel(control.package.name)
     ]
     if len(kernels) != 1:
         raise ImageBuildError(f"expected one kernel among the packages, found {len(kernels)}")

@@ -9,7 +9,8 @@ from boincvm.image.tools import run_tool
 from boincvm.image.tree import Attributes, Tree
 
 EPOCH = 1704067200
-"""The time of all files: 2024-01-01, in seconds since 1970, before any build."""
+"""The time of all files that do not keep their own: 2024-01-01, in seconds since 1970, before any
+build."""
 
 SIZE = 8 << 30
 """Size in bytes of the disk as the guest sees it. Empty space takes none on the host."""
@@ -27,6 +28,10 @@ same moment, so there is never a log to replay; and nothing is written twice."""
 
 _SUPERBLOCK = 1024
 _SUPERBLOCK_MAGIC = 0xEF53
+_LATEST = (1 << 31) - 1
+"""The latest time that a file keeps: for later ones, ext4 needs bits that debugfs may not set."""
+_LONGEST_NAME = 4096
+"""Bytes of a path; debugfs reads lines of 8 KiB."""
 _TIMES = ("atime", "ctime", "mtime", "crtime")
 
 
@@ -81,6 +86,9 @@ def _make_reproducible(tree: Tree, raw: Path) -> None:
     for inode in range(1, _used_inodes(raw) + 1):
         script += [f"sif <{inode}> {name} @{EPOCH}" for name in _TIMES]
         script += [f"sif <{inode}> uid 0", f"sif <{inode}> gid 0"]
+    for name, time in sorted(tree.times.items()):
+        if _is_plain(name):  # else it has the time of all others
+            script.append(f'sif "/{name}" mtime @{min(max(time, 0), _LATEST)}')
     for name, attributes in sorted(tree.special.items()):
         script += _special(tree, name, attributes)
     commands = raw.with_suffix(".commands")
@@ -92,9 +100,10 @@ def _make_reproducible(tree: Tree, raw: Path) -> None:
 
 
 def _special(tree: Tree, name: str, attributes: Attributes) -> list[str]:
-    if not name.isprintable() or '"' in name:
+    if not _is_plain(name):
         raise ImageBuildError(
-            f"a package has a file with special permissions and an invalid name: {name!r}"
+            "a file that has special permissions or another owner than root has an invalid name:"
+            f" {name[:200]!a}"
         )
     kind = tree.path(name).lstat().st_mode & ~0o7777
     return [
@@ -102,6 +111,11 @@ def _special(tree: Tree, name: str, attributes: Attributes) -> list[str]:
         f'sif "/{name}" uid {attributes.user}',
         f'sif "/{name}" gid {attributes.group}',
     ]
+
+
+def _is_plain(name: str) -> bool:
+    """Tell whether debugfs understands the name."""
+    return name.isprintable() and '"' not in name and len(os.fsencode(name)) <= _LONGEST_NAME
 
 
 def _used_inodes(raw: Path) -> int:

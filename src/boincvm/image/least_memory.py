@@ -24,30 +24,32 @@ _MOST_OUTPUT = 1 << 16
 _AVAILABLE = re.compile(rb"^MemAvailable: +(\d{1,12}) kB$", re.MULTILINE)
 
 
-def measure(target: Path, boot: BootMachine, architecture: Architecture) -> int:
+def measure(
+    target: Path, boot: BootMachine, architecture: Architecture, cat: str = "/bin/cat"
+) -> int:
     """Find the memory, in bytes and in steps of 32 MiB, with which the image in `target` works.
 
-    A machine with that much was seen to boot and to run a program. Raises ImageBuildError,
+    A machine with that much was seen to boot and to run a program, `cat`. Raises ImageBuildError,
     HypervisorMissingError, HypervisorError.
     """
-    return asyncio.run(_measure(target, boot, architecture))
+    return asyncio.run(_measure(target, boot, architecture, cat))
 
 
-async def _measure(target: Path, boot: BootMachine, architecture: Architecture) -> int:
-    available = await _try(target, ENOUGH, boot, architecture)
+async def _measure(target: Path, boot: BootMachine, architecture: Architecture, cat: str) -> int:
+    available = await _try(target, ENOUGH, boot, architecture, cat)
     if available is None:
         raise ImageBuildError(
             f"a machine of this image does not boot with {format_size(ENOUGH)} of memory",
             hint="leave out packages, and report this: it is a bug in the builder",
         )
     size = -(-(ENOUGH - available + _SPARE) // _STEP) * _STEP
-    while size < ENOUGH and await _try(target, size, boot, architecture) is None:
+    while size < ENOUGH and await _try(target, size, boot, architecture, cat) is None:
         size += _STEP
     return min(size, ENOUGH)
 
 
 async def _try(
-    target: Path, memory: int, boot: BootMachine, architecture: Architecture
+    target: Path, memory: int, boot: BootMachine, architecture: Architecture, cat: str
 ) -> int | None:
     """Boot a machine with `memory` bytes; return the free bytes, or None if it does not boot."""
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
@@ -59,7 +61,7 @@ async def _try(
         try:
             async with boot(spec, _BOOT_LIMIT) as run:
                 end = await run(
-                    ["/bin/cat", "/proc/meminfo"],
+                    [cat, "/proc/meminfo"],
                     {},
                     lambda _, data: output.extend(data[:_MOST_OUTPUT]),
                 )

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from boincvm.errors import ImageDamagedError, ImageMissingError
 from boincvm.image.manifest import MANIFEST, Manifest
+from boincvm.image.oci.commands import described
 from boincvm.image.store import Image, ImageStore
 from boincvm.sizes import format_size
 
@@ -84,6 +85,9 @@ def _added(manifest: Manifest) -> list[str]:
     lines += [f"own file    {text.rpartition(':')[0]}" for text in manifest.recipe.own_files]
     if manifest.machine:
         lines.append(f"disk        that of the machine {manifest.machine}")
+    if manifest.oci is not None:
+        lines.append(f"container   {manifest.recipe.container}")
+        lines += [f"  {line}" for line in described(manifest.oci)]
     return lines
 
 
@@ -95,7 +99,7 @@ def describe(image: Image) -> str:
         f"image       {image.name}",
         f"digest      {image.digest}",
         f"directory   {image.directory}",
-        f"system      Debian {manifest.recipe.suite}, {manifest.architecture}",
+        f"system      {_system(manifest)}, {manifest.architecture}",
         f"kernel      Linux {manifest.kernel_release}",
         f"agent       {manifest.agent_version}, SHA-256 {manifest.agent_sha256[:12]}",
         f"requested   {requested}",
@@ -115,6 +119,11 @@ def describe(image: Image) -> str:
     ]
     # An image may be from anybody: no text of it begins a line, or talks to the terminal.
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+def _system(manifest: Manifest) -> str:
+    of_debian = f"Debian {manifest.recipe.suite}"
+    return of_debian if manifest.oci is None else f"a container's, with a kernel of {of_debian}"
 
 
 def _memory(manifest: Manifest) -> str:

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote, unquote_to_bytes
 
 from boincvm.errors import ImageDamagedError
 from boincvm.image.filenames import INITRD as INITRD
@@ -20,6 +21,9 @@ from boincvm.json_value import is_whole
 FORMAT = 1
 MOST_BYTES = 2 << 20
 """The largest manifest, in bytes. JSON of that size takes at most some 40 MiB in memory."""
+_OPTIONAL = ("kernel", "pip", "own_files", "recommends", "script", "memory", "container")
+"""Keys of a recipe that are left out where they say nothing."""
+_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in '"%\\')
 _LARGEST = (1 << 63) - 1
 """The largest number in a manifest; an image that would be too large is refused with its size."""
 
@@ -68,6 +72,53 @@ class Recipe:
     """SHA-256 of the script that ran as the image was built."""
     memory: int = 0
     """Bytes of memory that the recipe asks for."""
+    container: str = ""
+    """The digest of the container's configuration, if the image was made of a container."""
+
+
+@dataclass(frozen=True, slots=True)
+class OciSettings:
+    """What a container says of its programs (OCI image specification, config.md)."""
+
+    environment: tuple[str, ...] = ()
+    """NAME=VALUE each."""
+    directory: str = ""
+    """Where its own command starts; empty for /."""
+    user: str = ""
+    """Whom its own command runs as, by name or number."""
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    """Follows the entry point: its own command is both."""
+
+    def texts(self) -> tuple[str, ...]:
+        """Return all texts in it."""
+        lists = (*self.environment, *self.entrypoint, *self.command)
+        return (*lists, self.directory, self.user)
+
+    def table(self) -> dict[str, object]:
+        """Return what stands in a manifest: all texts percent-encoded (RFC 3986, 2.1).
+
+        So they are printable ASCII, without quotation marks and backslashes.
+        """
+        return {
+            "command": [_encoded(text) for text in self.command],
+            "directory": _encoded(self.directory),
+            "entrypoint": [_encoded(text) for text in self.entrypoint],
+            "environment": [_encoded(text) for text in self.environment],
+            "user": _encoded(self.user),
+        }
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe=_SAFE)
+
+
+def _decoded(text: str) -> str:
+    """Decode a text of a container. Raises ValueError."""
+    decoded = unquote_to_bytes(text).decode()
+    if "\0" in decoded:
+        raise _MalformedError("oci: a text has a NUL in it")
+    return decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +140,23 @@ class Manifest:
     """Packages of PyPI, with their versions: NAME==VERSION."""
     machine: str = ""
     """The machine whose disk it has; empty if it was built."""
+    oci: OciSettings | None = None
+    """The settings of the container that it was made of."""
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
         document = {"format": FORMAT, **asdict(self)}
-        for name in ("kernel", "pip", "own_files", "recommends", "script", "memory"):
+        for name in _OPTIONAL:
             if not document["recipe"][name]:
                 del document["recipe"][name]
         if not self.python_packages:
             del document["python_packages"]
         if not self.machine:
             del document["machine"]
+        if self.oci is None:
+            del document["oci"]
+        else:
+            document["oci"] = self.oci.table()
         if not self.configured:
             del document["configured"]
         if self.least_memory is None:
@@ -178,7 +235,21 @@ def _recipe(document: dict[str, object]) -> Recipe:
         recommends=document.get("recommends") is True,
         script=_text(document, "script") if "script" in document else "",
         memory=_integer(document, "memory") if "memory" in document else 0,
+        container=_text(document, "container") if "container" in document else "",
     )
+
+
+def _oci(document: dict[str, object]) -> OciSettings:
+    settings = OciSettings(
+        environment=tuple(map(_decoded, _texts(document, "environment"))),
+        directory=_decoded(_text(document, "directory")),
+        user=_decoded(_text(document, "user")),
+        entrypoint=tuple(map(_decoded, _texts(document, "entrypoint"))),
+        command=tuple(map(_decoded, _texts(document, "command"))),
+    )
+    if not all(pair.partition("=")[0] and "=" in pair for pair in settings.environment):
+        raise _MalformedError("oci.environment: expected NAME=VALUE")
+    return settings
 
 
 def _package(document: dict[str, object]) -> Package:
@@ -214,6 +285,7 @@ def _decode(text: bytes) -> Manifest:
         least_memory=_integer(document, "least_memory") if "least_memory" in document else None,
         python_packages=_texts(document, "python_packages"),
         machine=_text(document, "machine") if "machine" in document else "",
+        oci=_oci(_object(document["oci"])) if "oci" in document else None,
     )
     if [file.name for file in manifest.files] != [INITRD, KERNEL, ROOT]:
         raise _MalformedError(f"files: expected {INITRD}, {KERNEL} and {ROOT}")

@@ -7,7 +7,7 @@ _SHADOW_GROUP = 42
 _MAIL_GROUP = 8
 """The group's number in base-passwd, the same in every Debian."""
 
-_HOSTS = b"127.0.0.1 localhost guest\n::1 localhost ip6-localhost ip6-loopback\n"
+HOSTS = b"127.0.0.1 localhost guest\n::1 localhost ip6-localhost ip6-loopback\n"
 _MASTER_FILES = {
     "etc/passwd": "usr/share/base-passwd/passwd.master",
     "etc/group": "usr/share/base-passwd/group.master",
@@ -18,7 +18,7 @@ _MASTER_FILES = {
 }
 _FILES = {
     "etc/hostname": b"guest\n",
-    "etc/hosts": _HOSTS,
+    "etc/hosts": HOSTS,
     "etc/resolv.conf": b"",
     "etc/fstab": b"",
     "etc/machine-id": b"",
@@ -95,9 +95,14 @@ def _add_shells(tree: Tree) -> None:
     tree.add_file("etc/shells", "".join(f"{line}\n" for line in dict.fromkeys(shells)).encode())
 
 
+def busybox_commands(programs: Tree) -> list[str]:
+    """Return the names of the commands of `programs`' busybox. Raises ImageBuildError."""
+    applets = run_tool([programs.directory / "bin/busybox", "--list"]).decode().split()
+    return sorted(set(applets) - _NOT_BUSYBOX)
+
+
 def add_busybox_commands(tree: Tree, programs: Tree) -> None:
     """Add a link for each command of `programs`' busybox that no package provides."""
-    applets = run_tool([programs.directory / "bin/busybox", "--list"]).decode().split()
-    for applet in sorted(set(applets) - _NOT_BUSYBOX):
+    for applet in busybox_commands(programs):
         if not any(tree.exists(f"usr/{folder}/{applet}") for folder in ("bin", "sbin")):
             tree.add_link(f"usr/bin/{applet}", "busybox")

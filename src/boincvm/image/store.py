@@ -30,6 +30,7 @@ from boincvm.image.names import check_image_name
 from boincvm.paths import data_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from boincvm.image.manifest import Manifest
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 GOLDEN = "golden"
 _MOST_NAMED = 8
 """Images that an error names."""
+_OF_CONTAINER = b'"oci":{'
 _HEAD = 4096
 """Bytes of a manifest in which the fields before the packages are."""
 
@@ -76,9 +78,23 @@ class Image:
         The manifest is canonical and was verified, so this field, which comes before all lists but
         that of three files, is read without the rest: each start asks for it.
         """
-        head = read_at(self._lock.fileno(), _HEAD, 0)
-        digits = head.partition(b'"least_memory":')[2][:20].partition(b",")[0]
+        digits = self._head().partition(b'"least_memory":')[2][:20].partition(b",")[0]
         return int(digits) if digits.isdigit() else 0
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables that programs find because the image was made of a container.
+
+        The field that tells of it comes before all long lists, too. Raises ImageDamagedError.
+        """
+        if _OF_CONTAINER not in self._head():
+            return {}
+        from boincvm.image.oci.commands import environment  # few images have it
+
+        return environment(self.manifest)
+
+    def _head(self) -> bytes:
+        return read_at(self._lock.fileno(), _HEAD, 0)
 
     @property
     def kernel(self) -> Path:

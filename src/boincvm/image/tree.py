@@ -35,6 +35,8 @@ class Tree:
     directory: Path
     special: dict[str, Attributes] = field(default_factory=dict)
     """Attributes that the files on disk do not show."""
+    times: dict[str, int] = field(default_factory=dict)
+    """Modification times of the entries that keep theirs, in seconds since 1970."""
 
     @classmethod
     def create(cls, directory: Path) -> "Tree":
@@ -57,7 +59,7 @@ class Tree:
 
     def _resolve(self, name: PurePosixPath, links: int) -> Path:
         if links > _MOST_LINKS:
-            raise ImageBuildError(f"a package has a loop of symbolic links at {name}")
+            raise ImageBuildError(f"there is a loop of symbolic links at {str(name)[:200]!a}")
         done: list[str] = []
         parts = [part for part in name.parts if part not in ("/", ".")]
         for index, part in enumerate(parts):
@@ -93,6 +95,27 @@ class Tree:
             parent = path.parent.relative_to(self.directory)
             name = str(target).lstrip("/") if target.is_absolute() else str(parent / target)
         raise ImageBuildError(f"the image has a loop of symbolic links at {name}")
+
+    def existing_directory(self, name: str) -> str | None:
+        """Return the directory that `name` leads to, or None if it leads to none; make nothing."""
+        done: list[str] = []
+        ahead = [*reversed(PurePosixPath(name).parts)]
+        links = 0
+        while ahead:
+            part = ahead.pop()
+            path = self.directory.joinpath(*done, part.lstrip("/"))
+            if part == "..":
+                done = done[:-1]
+            elif part == "/":
+                done = []
+            elif path.is_symlink() and links < _MOST_LINKS:
+                links += 1
+                ahead += reversed(path.readlink().parts)
+            elif path.is_dir() and not path.is_symlink():
+                done.append(part)
+            else:
+                return None
+        return "/".join(done)
 
     def exists(self, name: str) -> bool:
         """Tell whether the entry exists; a dangling link counts."""
@@ -146,6 +169,52 @@ class Tree:
                 shutil.copyfileobj(content, stream, 1 << 20)
             self._note(path, attributes)
 
+    def put(self, name: str, member: Member, content: Readable | None) -> str:
+        """Add an entry as it is, in place of whatever was there; return its name without links.
+
+        Unlike `add_member`, this knows nothing of Debian's layout, and it keeps times. Only a
+        directory stays if another one comes. Device nodes and pipes are left out. Raises
+        ImageBuildError, OSError.
+        """
+        path = self.path(name)
+        name = path.relative_to(self.directory).as_posix()
+        is_directory = path.is_dir() and not path.is_symlink()
+        if not (is_directory and member.kind == "directory"):
+            self.remove(name)
+        if member.kind == "link":
+            path.symlink_to(os.fsdecode(member.target))
+        elif member.kind == "hard link":
+            self._link(name, clean_name(os.fsdecode(member.target)))
+            return name
+        elif member.kind == "directory":
+            path.mkdir(exist_ok=True)
+        elif member.kind == "file" and content is not None:
+            with path.open("xb") as stream:
+                shutil.copyfileobj(content, stream, 1 << 20)
+        else:
+            return name
+        attributes = Attributes(member.mode, member.user, member.group)
+        if member.kind == "link":
+            attributes = Attributes(0o777, member.user, member.group)
+            if attributes != Attributes(0o777):
+                self.special[name] = attributes
+        else:
+            self._note(path, attributes)
+        self.times[name] = member.mtime // 10**9
+        return name
+
+    def _link(self, name: str, target: str) -> None:
+        """Make a hard link to a file of the tree, whose attributes it shares."""
+        source = self.path(target)
+        if not source.is_symlink() and not source.is_file():
+            raise ImageBuildError(f"/{name} is a hard link to /{target}, which is no file there")
+        os.link(source, self.directory / name, follow_symlinks=False)
+        original = source.relative_to(self.directory).as_posix()
+        if original in self.special:
+            self.special[name] = self.special[original]
+        if original in self.times:
+            self.times[name] = self.times[original]
+
     def _merge(self, name: str) -> None:
         """Make one of Debian's links into /usr, as `lib32`, which few packages need."""
         if not self.exists(name):
@@ -168,15 +237,16 @@ class Tree:
     def remove(self, name: str) -> None:
         """Remove an entry; of a directory also all that is in it."""
         path = self.path(name)
+        name = path.relative_to(self.directory).as_posix()
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
+            for notes in (self.special, self.times):
+                for noted in [noted for noted in notes if noted.startswith(f"{name}/")]:
+                    del notes[noted]
         else:
             path.unlink(missing_ok=True)
-        name = path.relative_to(self.directory).as_posix()
-        for noted in [
-            noted for noted in self.special if noted == name or noted.startswith(f"{name}/")
-        ]:
-            del self.special[noted]
+        self.special.pop(name, None)
+        self.times.pop(name, None)
 
     def _free(self, name: str) -> Path:
         path = self.path(name)

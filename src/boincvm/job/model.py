@@ -103,7 +103,8 @@ class MachineTask(NamedTuple):
     environment: Mapping[str, str] = _NO_ENVIRONMENT
     """Added to the environment that every program in a guest gets."""
     directory: PurePosixPath | None = None
-    """Where in the guest it starts, relative to the job's directory there; None: that directory."""
+    """Where in the guest it starts, relative to the job's directory there; None: that directory.
+    A container's own command may start anywhere: then it is absolute."""
     stdin: Path | None = None
     """A file of the host; None: the input of the process that runs the job, if it has one."""
     stdout: Path | None = None

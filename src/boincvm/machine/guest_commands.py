@@ -8,7 +8,7 @@ from boincvm.durations import format_duration
 from boincvm.errors import GuestHungError
 from boincvm.guestlink import signals
 from boincvm.guestlink.display import printable, shown
-from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
+from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.program import GuestProgram
 from boincvm.machine.session import Session
 
@@ -58,7 +58,11 @@ async def output_in_guest(
         program.grant(len(data))
 
     program = GuestProgram(
-        session.link, command, directory=str(WORK), environment=ENVIRONMENT, output=on_output
+        session.link,
+        command,
+        directory=str(WORK),
+        environment=session.link.environment,
+        output=on_output,
     )
     program.end_input()
     try:

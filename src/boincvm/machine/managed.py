@@ -218,6 +218,7 @@ class ManagedMachine:
                     attach_to=source.link_state,
                     attach_is_sent=isinstance(source, Clone) and source.attach_is_sent,
                     host_name=self.spec.host_name,
+                    environment=self.spec.environment,
                 )
             except BaseException:
                 channel.close()

@@ -37,6 +37,7 @@ def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineS
         disk_size=shape.disk,
         network=shape.network,
         architecture=image.architecture,
+        environment=image.environment,
     )
 
 

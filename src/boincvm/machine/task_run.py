@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from boincvm.errors import OutputFileError
 from boincvm.guestlink import signals
-from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
+from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.program import (
     STDIN_WINDOW,
     GuestProgram,
@@ -117,7 +117,7 @@ class TaskRun:
                 self._session.link,
                 task.argv,
                 directory=str(WORK / (task.directory or "")),
-                environment={**ENVIRONMENT, **task.environment},
+                environment={**self._session.link.environment, **task.environment},
                 output=streams.write,
                 on_stdin_room=self._add_room,
                 on_status=listeners.on_status,

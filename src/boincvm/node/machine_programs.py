@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from boincvm.controller.protocol.program import Request
-from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
+from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram, OnStatus
 from boincvm.guestlink.status_channel import FractionDone, StatusMessage
@@ -18,7 +18,7 @@ def programs_of(link: GuestLink) -> Callable[[Request, Listener], GuestProgram]:
             link,
             request.argv,
             directory=str(WORK / request.directory),
-            environment={**ENVIRONMENT, **request.environment},
+            environment={**link.environment, **request.environment},
             output=listener.output,
             on_stdin_room=listener.input_taken,
             on_status=_status_handler(listener),

@@ -6,7 +6,7 @@ the text, and the cursor as an inverse cell, are copied from there (vcs(4)) to t
 that the firmware has set.
 """
 
-from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
+from boincvm.guestlink.guest_paths import WORK
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 
@@ -55,7 +55,7 @@ def open_screen(link: GuestLink) -> None:
         link,
         ["python3", "-I", "-S", "-c", _SHELLS],
         directory=str(WORK),
-        environment={**ENVIRONMENT, "TERM": "linux"},
+        environment={**link.environment, "TERM": "linux"},
         output=lambda *_: None,
     )
     program.end_input()

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 from boincvm.guestlink.clone_identity import clone_identity
-from boincvm.guestlink.guest_paths import ENVIRONMENT
 from boincvm.guestlink.link import GuestLink
 from boincvm.guestlink.program import GuestProgram
 from boincvm.host.files import sync_directory, sync_file
@@ -115,7 +114,7 @@ async def _run(link: GuestLink, program: str) -> None:
         link,
         [program],
         directory="/",
-        environment=ENVIRONMENT,
+        environment=link.environment,
         output=lambda *_: None,
     )
     running.end_input()
