@@ -1,8 +1,12 @@
 """Downloads that break off, fail for the host's sake, or are two at once."""
 
 import errno
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,7 @@ from boincvm.errors import (
     HostDiskFullError,
     HostError,
 )
+from boincvm.exit_codes import ExitCode
 from boincvm.image import pack, pack_format
 from boincvm.image.delivery import blocks, download, patch, ways
 from boincvm.image.delivery import server as web
@@ -18,7 +23,9 @@ from boincvm.image.delivery.index import INDEX, SIGNATURE, decode_index
 from boincvm.image.delivery.publish import publish_images
 from boincvm.image.progress import Progress
 from boincvm.image.store import ImageStore
+from support.command_line import BOINCVM
 from support.image_server import Request, broken_off, whole
+from support.small_disk import needs_namespaces, small_disk
 from support.versions import build
 
 pytestmark = pytest.mark.usefixtures("own_home", "digest")
@@ -81,6 +88,49 @@ def test_a_disk_that_is_full_in_the_middle(server, store, trust, monkeypatch):
         fetch_image(server.url, "sci", store, trust=trust)
     assert store.names() == []
     assert list((store.root / "downloads").iterdir()) == []
+
+
+TWICE = """
+fetch() { "$@"; echo "ended with $?"; }
+fetch "$@"; ls -A home/data/images/downloads; rm filling; fetch "$@"
+"""
+
+
+@needs_namespaces
+def test_a_real_disk_that_gets_full(server, trust, tmp_path):
+    """What has arrived goes; with more space the next attempt succeeds."""
+    disk, started = tmp_path / "disk", threading.Event()
+    disk.mkdir()
+
+    def fills(request: Request, name: str) -> bool:
+        del server.faults["tar.gz"]
+        assert started.wait(60)
+        full = Path(f"/proc/{process.pid}/root/{disk}/filling")
+        with full.open("wb", buffering=0) as stream, suppress(OSError):
+            while stream.write(bytes(65536)):
+                pass
+        return False
+
+    server.faults["tar.gz"] = fills
+    fetch = [BOINCVM, "image", "fetch", server.url, "sci", "--key", str(trust.key)]
+    process = subprocess.Popen(
+        [*small_disk("20m", disk), "sh", "-c", f"cd {disk}; {TWICE}", "sh", *fetch],
+        env={**os.environ, "BOINCVM_HOME": str(disk / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started.set()
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    first, second = stdout.splitlines()[0], stdout.splitlines()[1:]
+    assert first == f"ended with {int(ExitCode.HOST_DISK_FULL)}", stderr
+    assert "No space left on device" in stderr
+    assert second[0].startswith("image sci is here")
+    assert second[1] == "ended with 0"
 
 
 @pytest.mark.parametrize("way", ["patch", "blocks", "whole"])
