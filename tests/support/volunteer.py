@@ -59,7 +59,9 @@ class Volunteer:
             try:
                 assert process.stdout.readline() == "ready\n"
                 for directory in (self.home / "cache", self.store.root):
-                    shutil.rmtree(directory)
+                    # At once: who deletes file by file may meet new ones.
+                    gone = directory.rename(directory.with_name("gone"))
+                    shutil.rmtree(gone, ignore_errors=True)
                 stdout, stderr = process.communicate("\n", timeout=LIMIT)
             finally:
                 process.kill()

@@ -16,7 +16,7 @@ from support.image_server import serving
 from support.swarm import HERE, PIECE, sharing, tracking, with_pieces
 from support.volunteer import Volunteer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 PROGRAM = "/opt/app/program"
 
 
