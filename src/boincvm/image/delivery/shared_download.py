@@ -12,7 +12,7 @@ from boincvm.image.delivery.download import download, retried_pieces
 from boincvm.image.delivery.index import Torrent, torrent_name
 from boincvm.image.delivery.server import Server, UnexpectedAnswerError
 from boincvm.image.delivery.swarm import Sharing, download_from_peers
-from boincvm.image.delivery.torrent_file import HINT, read_torrent
+from boincvm.image.delivery.torrent_file import HINT, lacking, read_torrent
 from boincvm.image.progress import Progress
 from boincvm.sizes import format_size
 
@@ -50,13 +50,10 @@ class Source:
     def _sharing_now(self) -> Sharing | None:
         if self._sharing is None or self.server.is_behind_proxy():
             return None  # a proxy says that nobody else is to be reached
-        try:
-            import libtorrent
-        except ImportError as error:
-            self.progress.note(f"without BitTorrent ({error}); for it: {HINT}")
+        reason = lacking()
+        if reason:
+            self.progress.note(f"without BitTorrent, libtorrent: {reason}; for it: {HINT}")
             self._sharing = None
-            return None
-        del libtorrent
         return self._sharing
 
     def _share(

@@ -25,6 +25,7 @@ _LEAST_PIECE = 64 << 10
 _MOST_PIECES = 1024
 _MOST_TRACKERS = 8
 _SCHEMES = ("http", "https", "udp")
+_LEAST_VERSION = [2, 1]
 HINT = "pip install 'boincvm[torrent]'"
 
 
@@ -50,14 +51,21 @@ def check_offer(url: str, trackers: tuple[str, ...]) -> Offer:
             f"{len(trackers)} trackers cannot be named",
             hint=f"name 1 to {_MOST_TRACKERS}, through which peers find each other: --tracker URL",
         )
+    reason = lacking()
+    if reason:
+        raise HostError(f"torrents need the Python package libtorrent: {reason}", hint=HINT)
+    return Offer(check_url(url), trackers)
+
+
+def lacking() -> str:
+    """Return why torrents cannot be used here; empty: they can be."""
     try:
         import libtorrent
     except ImportError as error:
-        raise HostError(
-            f"torrents need the Python package libtorrent: {error}", hint=HINT
-        ) from error
-    del libtorrent
-    return Offer(check_url(url), trackers)
+        return str(error)
+    version = libtorrent.__version__
+    numbers = [int(number) for number in version.split(".")[:2] if number.isdecimal()]
+    return "" if numbers >= _LEAST_VERSION else f"version {version} is too old"
 
 
 def _is_tracker(url: str) -> bool:

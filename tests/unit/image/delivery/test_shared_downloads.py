@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import libtorrent as lt
 import pytest
@@ -241,10 +242,11 @@ def test_a_torrent_that_is_no_good(
     assert list((store.root / "downloads").iterdir()) == []
 
 
-def test_without_the_package(server, store, trust, version, monkeypatch, tmp_path, key, publisher):
+@pytest.mark.parametrize("package", [None, SimpleNamespace(__version__="2.0.8.0")])
+def test_without_the_package(package, server, store, trust, version, monkeypatch):
     """Images are fetched all the same; publishing torrents needs it."""
     notes = []
-    monkeypatch.setitem(sys.modules, "libtorrent", None)
+    monkeypatch.setitem(sys.modules, "libtorrent", package)
     monkeypatch.setattr(Progress, "note", lambda _self, text: notes.append(text))
     fetched = fetch_image(server.url, "sci", store, trust=trust, sharing=HERE)
     assert (fetched.way, fetched.from_peers) == ("whole", 0)
