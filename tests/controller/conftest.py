@@ -7,6 +7,9 @@ import pytest
 
 from boincvm.controller.guests import other_hosts
 from support.controller.faces import Faces
+from support.controller.named_image import machines_can_be_created, named_image
+
+__all__ = ["faces", "machines_can_be_created", "named_image", "short_pause"]
 
 
 @pytest.fixture

@@ -390,6 +390,7 @@ async def test_its_own_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             ({"cpus": 256}, "processors"),
             ({"disk": "1K"}, "1K"),
             ({"image": "../x"}, "image"),
+            ({"image": "nope"}, "there is no image nope"),
             ({"name": "b"}, "invited host b"),
             ({"name": "b.x/y"}, "expected a machine's name"),
             ({"network": True}, "no other controller create machines with a network"),

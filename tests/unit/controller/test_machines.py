@@ -15,7 +15,13 @@ from boincvm.controller.machines import machines
 from boincvm.controller.machines.local_machine import LocalMachine
 from boincvm.controller.machines.machines import Machines
 from boincvm.controller.protocol.vm_state import VmState
-from boincvm.errors import BoincvmError, HostDiskFullError, HostError, UsageError
+from boincvm.errors import (
+    BoincvmError,
+    HostDiskFullError,
+    HostError,
+    ImageMissingError,
+    UsageError,
+)
 from boincvm.hypervisor.qcow2 import write_overlay
 from boincvm.image.manifest import (
     INITRD,
@@ -28,6 +34,7 @@ from boincvm.image.manifest import (
 )
 from boincvm.image.store import ImageStore
 from boincvm.shim.machine_directory import MachineDirectory, Status
+from support.controller.named_image import name_image
 from support.packed_images import publish
 
 BUS = BrokerAddress("login", "passcode", path="/nowhere")
@@ -179,7 +186,23 @@ def test_one_with_less_memory_than_its_image_needs_is_refused(
     assert all_of_them.all() == []
     make(all_of_them, "enough", memory="96M", disk="8G")
     make(all_of_them, "unmeasured", image="older", memory="64M")
-    make(all_of_them, "to-be-built", image="missing", memory="64M")
+
+
+def test_one_of_an_image_that_does_not_exist_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
+    all_of_them = known(tmp_path)
+    with pytest.raises(ImageMissingError, match="there is no image nope") as nothing_built:
+        make(all_of_them, "a", image="nope")
+    assert "image build" in nothing_built.value.hint
+    name_image("nope-1")
+    with pytest.raises(ImageMissingError) as similar:
+        make(all_of_them, "a", image="nope")
+    assert "nope-1" in similar.value.hint
+    assert "boincvm image ls" in similar.value.hint
+    assert all_of_them.all() == []
+    make(all_of_them, "a", image="nope-1")  # damaged: `start` reports it
 
 
 @pytest.mark.parametrize(
@@ -475,6 +498,7 @@ async def test_an_image_is_made_only_of_a_machine_that_was_shut_down(
     """Without a journal, a file system that was not written in full may be broken."""
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(machines, "_image_of", lambda *_: "digest")
+    name_image()
     all_of_them = known(tmp_path)
     all_of_them.load()
     source = make(all_of_them, "a")
@@ -549,6 +573,7 @@ async def test_a_machine_is_held_until_its_image_is_made(
         return "digest"
 
     monkeypatch.setattr(machines, "_image_of", image_of)
+    name_image()
     all_of_them = known(tmp_path)
     all_of_them.load()
     source = make(all_of_them, "a")

@@ -24,7 +24,10 @@ PARAMETERS = (
 
 
 def create(machines: Machines, given: Arguments) -> LocalMachine:
-    """Create a machine of this host. Raises UsageError, NotEnoughRoomError, OSError."""
+    """Create a machine of this host.
+
+    Raises UsageError, ImageMissingError, NotEnoughRoomError, OSError.
+    """
     return machines.create(
         given.text("name"),
         image=given.text("image"),

@@ -120,7 +120,7 @@ class Machines:
     ) -> LocalMachine:
         """Create a machine, which is powered off.
 
-        Raises UsageError, NotEnoughRoomError, OSError.
+        Raises UsageError, ImageMissingError, NotEnoughRoomError, OSError.
         """
         machine_id = self._check_new(name)
         check_image_name(image)
@@ -296,13 +296,16 @@ class Machines:
 
 
 def _check_image(definition: Definition) -> None:
-    """Check that a machine has the memory and the disk that its image needs. Raises UsageError.
+    """Check that a machine's image exists, and that it has the memory and disk that this needs.
 
-    A missing or damaged image is not an error here: `start` reports it.
+    A damaged image is not an error here: `start` reports it. Raises UsageError, ImageMissingError.
     """
+    store = ImageStore()
+    with suppress(ImageDamagedError):
+        store.digest_of(definition.image)
     with (
-        suppress(ImageMissingError, ImageDamagedError),
-        ImageStore().open_unverified(definition.image) as image,
+        suppress(ImageMissingError, ImageDamagedError),  # it may be replaced just now
+        store.open_unverified(definition.image) as image,
     ):
         check_memory(definition.memory, image)
         if definition.disk is not None:
