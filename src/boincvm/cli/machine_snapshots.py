@@ -20,15 +20,26 @@ _HEADER = ("NAME", "MADE", "SIZE", "DESCRIPTION")
 def means_machines(arguments: argparse.Namespace) -> bool:
     """Tell whether the target of `take` and `ls` names machines rather than a job's directory.
 
-    Existing directories, and names that look like paths, are job directories. An option that only
-    machines have takes precedence.
+    Paths are job directories, and so is a directory's mere name, unless a machine has it, too. An
+    option that only machines have takes precedence.
     """
     if arguments.vm or arguments.controller:
         return True
     if getattr(arguments, "name", None) or getattr(arguments, "description", None):
         return True
     target = arguments.target
-    return target not in (".", "..") and "/" not in target and not Path(target).is_dir()
+    if target in (".", "..") or "/" in target:
+        return False
+    return not Path(target).is_dir() or _exists(arguments)
+
+
+def _exists(arguments: argparse.Namespace) -> bool:
+    """Tell whether a controller that can be asked knows a machine that the target selects."""
+    try:
+        answer = controller_options.client_of(arguments).call("list", vms=arguments.target)
+    except BoincvmError:  # a job needs no controller, and its directory may be no selector
+        return False
+    return bool(controller_options.tables_in(answer, "vms"))
 
 
 def take(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from boincvm.standard_error import write_line
 
 _EPILOG = """\
 VM is a machine of the controller: an id, a pattern like 'web.*', labels like 'site=cern', or all.
-A target that is a directory here, or contains a slash, is a job's, unless --vm is given.
+A target with a slash is a job's directory, and so is the name of a directory here, unless a machine
+has it, too, or --vm is given.
 
 examples:
   boincvm snapshot take web.1 before-upgrade

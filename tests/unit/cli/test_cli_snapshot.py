@@ -21,6 +21,8 @@ class Recorder:
         self.asked.append((operation, given))
         if "nobody" in (given.get("vm"), given.get("vms")):
             raise UsageError("'nobody' matches no machine", hint="boincvm ls shows them")
+        if operation == "list":
+            return {"vms": [{"id": "web.1"}] if given["vms"] == "web.1" else []}
         if operation == "snapshot_list":
             one = {"name": "first", "description": "a\x1b[2Jb", "made": 0, "size": 3 << 20}
             return {"snapshots": [one] if given["vm"] == "web.1" else []}
@@ -34,7 +36,8 @@ def reported(monkeypatch, tmp_path):
     made = Recorder()
     monkeypatch.setattr(controller_options, "client_of", lambda _arguments: made)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "job").mkdir()
+    for name in ("job", "web.1"):
+        (tmp_path / name).mkdir()
     return made
 
 
@@ -83,14 +86,24 @@ def test_they_are_listed(reported, capsys):
         (["ls", "./web.1"], False),
         (["ls", "job", "--vm"], True),
         (["ls", "job", "--controller", "unix:/x"], True),
-        (["ls", "web.1"], True),
+        (["ls", "web.1"], True),  # though it is a directory, too
+        (["ls", "web.2"], True),
         (["take", "job"], False),
+        (["take", "web.1"], True),
         (["take", "job", "first"], True),
     ],
 )
 def test_whose_it_is(reported, words, is_requested):
     main(["snapshot", *words])
-    assert bool(reported.asked) == is_requested
+    assert any(verb != "list" for verb, _ in reported.asked) == is_requested
+
+
+def test_a_job_needs_no_controller(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BOINCVM_CONTROLLER", f"unix:{tmp_path}/nowhere")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job").mkdir()
+    assert main(["snapshot", "ls", "job"]) == 0
+    assert capsys.readouterr().out == "there are no checkpoints\n"
 
 
 def test_a_name_that_is_neither(reported, capsys):
