@@ -8,7 +8,7 @@ from boincvm.hypervisor.registry import driver_names, find_driver
 from boincvm.image.build_directory import remove_killed_builds
 from boincvm.image.store import ImageStore
 from boincvm.machine.admission import remove_stale_seats
-from boincvm.machine.golden.maker import remove_unfinished
+from boincvm.machine.golden.snapshots import remove_unfinished
 from boincvm.runner.run_directory import remove_stale_runs
 
 
@@ -22,7 +22,7 @@ def remove_leftovers() -> list[str]:
         ("records of running machines", remove_stale_seats),
         ("contents of images that nothing needs", ImageStore().collect),
         ("unfinished images", partial(remove_killed_builds, ImageStore().builds)),
-        ("unfinished golden snapshots", partial(remove_unfinished, ImageStore())),
+        ("unfinished golden snapshots", partial(remove_unfinished, ImageStore().golden)),
         *((f"machines of the driver {name}", partial(_of_driver, name)) for name in driver_names()),
     ]
     lines = []

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from boincvm.host.processes import ChildProcess
@@ -10,7 +11,9 @@ from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
+from boincvm.machine.golden.snapshots import remove_unfinished
 from boincvm.machine.golden.switch import makes_more
+from boincvm.side_thread import in_side_thread
 
 
 def command(shape: MachineShape, store: Path, *, balloon: bool, driver: str = DEFAULT) -> list[str]:
@@ -33,7 +36,8 @@ class Warmers:
     """Starts processes that make snapshots; they end with this process."""
 
     def __init__(self) -> None:
-        self._processes: list[ChildProcess] = []
+        self._processes: list[tuple[ChildProcess, Path]] = []
+        """Each with the directory of its store's snapshots."""
 
     def make(self, image: Image, spec: MachineSpec) -> None:
         """Start making the snapshot for machines like `spec`, unless `BOINCVM_GOLDEN` forbids it.
@@ -44,13 +48,18 @@ class Warmers:
             return
         shape = MachineShape(image.name, spec.memory, spec.cpus, spec.disk_size, spec.network)
         argv = command(shape, image.golden.parent, balloon=spec.balloon)
-        self._processes.append(ChildProcess(argv, directory=Path("/"), environment=os.environ))
+        process = ChildProcess(argv, directory=Path("/"), environment=os.environ)
+        self._processes.append((process, image.golden))
 
     async def close(self) -> None:
-        """End the processes that are still running."""
-        for process in self._processes:
+        """End the processes that are still running, and remove what they had begun."""
+        for process, golden in self._processes:
+            was_running = process.is_running
             process.kill()
             await process.wait()
+            if was_running:
+                with suppress(OSError):  # the next one that is made removes it
+                    await in_side_thread(remove_unfinished, golden)
         self._processes.clear()
 
 

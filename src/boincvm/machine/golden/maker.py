@@ -18,10 +18,12 @@ from boincvm.hypervisor.registry import DEFAULT, open_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits, MachineShape
 from boincvm.machine.golden.snapshots import (
+    NEW,
     TABLE,
     discard_golden,
     find_golden,
     needs,
+    remove_leftovers,
     snapshot_name,
 )
 from boincvm.machine.managed import opened
@@ -37,7 +39,6 @@ that, everything needed is in its memory, and Python has specialized the code.""
 REST = 0.5
 """Seconds for the guest's kernel to finish deferred work, which each copy would otherwise
 repeat."""
-_NEW = ".new-"
 
 
 async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: Limits) -> bool:
@@ -53,9 +54,9 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
     with try_exclusive(together / "lock") as is_ours:
         if not is_ours or find_golden(image, spec, golden.identity()).golden is not None:
             return False
-        _remove_leftovers(together)
+        remove_leftovers(together)
         target = together / snapshot_name(image.digest, spec, golden.identity())
-        new = together / f"{_NEW}{os.urandom(8).hex()}"
+        new = together / f"{NEW}{os.urandom(8).hex()}"
         new.mkdir(mode=0o700)
         try:
             link = await _boot_and_freeze(driver, spec._replace(directory=new), limits)
@@ -132,23 +133,6 @@ def _write_table(directory: Path, table: dict[str, object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     sync_directory(directory)
-
-
-def remove_unfinished(store: ImageStore) -> int:
-    """Remove snapshots whose makers were killed; return how many. Raises OSError."""
-    together = store.golden
-    if not together.is_dir():
-        return 0
-    with try_exclusive(together / "lock") as is_ours:
-        return _remove_leftovers(together) if is_ours else 0
-
-
-def _remove_leftovers(together: Path) -> int:
-    """Remove what killed makers left behind: we hold the lock, so none is running."""
-    leftovers = list(together.glob(f"{_NEW}*"))
-    for path in leftovers:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(leftovers)
 
 
 def _snapshots(together: Path) -> list[Path]:

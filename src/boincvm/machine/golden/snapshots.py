@@ -15,12 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from boincvm.host.locks import try_exclusive
 from boincvm.host.own_files import check_directory, open_own
 from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.registry import DEFAULT
 from boincvm.image.store import Image
 
 TABLE = "golden.json"
+NEW = ".new-"
+"""How the names of snapshots that are being made begin."""
 VERSION = 3
 _MOST_BYTES = 1 << 16
 
@@ -100,3 +103,24 @@ def discard_golden(directory: Path) -> None:
     # The table first: if we are interrupted, nobody may use the rest.
     (directory / TABLE).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def remove_unfinished(together: Path) -> int:
+    """Remove snapshots whose makers were killed from a store's directory; return how many.
+
+    Raises OSError.
+    """
+    if not together.is_dir():
+        return 0
+    with try_exclusive(together / "lock") as is_ours:
+        return remove_leftovers(together) if is_ours else 0
+
+
+def remove_leftovers(together: Path) -> int:
+    """Remove what killed makers left behind: the caller holds the lock, so none is running."""
+    import shutil
+
+    leftovers = list(together.glob(f"{NEW}*"))
+    for path in leftovers:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(leftovers)
