@@ -222,7 +222,9 @@ def test_a_host_by_invitation(invited: Bench) -> None:
         run = ("exec", "--input", "site=cern", "--", "sh", "-c", "cat; pwd; exit 3")
         done = invited.boincvm(*run, stdin="hi\n")
         assert (done.returncode, done.stdout) == (3, f"hi\n{invited.directory}/work\n")
-        assert invited.boincvm("exec", "lab", "--", "nosuch").returncode == ExitCode.NO_SUCH_PROGRAM
+        missing = invited.boincvm("exec", "lab", "--", "nosuch")
+        assert missing.returncode == ExitCode.NO_SUCH_PROGRAM
+        assert "check the guest's PATH" in missing.stderr
         assert invited.boincvm("exec", "lab", "--", "/").returncode == ExitCode.CANNOT_EXECUTE
 
         (invited.directory / "tree/a").mkdir(parents=True)

@@ -28,9 +28,13 @@ def test_streams_environment_directory_and_exit_code(machine_any: AnyMachine) ->
 
 
 def test_no_such_program_and_one_that_is_none(machine_any: AnyMachine) -> None:
-    assert b"no-such-program" in machine_any.exec("no-such-program", code=127).stderr
+    missing = machine_any.exec("no-such-program", code=127).stderr
+    assert b"no-such-program" in missing
+    assert b"image build" in missing  # as `boincvm run` says
     machine_any.sh("echo '#!/bin/sh' >prog")
-    assert b"Permission denied" in machine_any.exec("./prog", code=126).stderr
+    refused = machine_any.exec("./prog", code=126).stderr
+    assert b"Permission denied" in refused
+    assert b"chmod +x" in refused
 
 
 def test_a_program_killed_by_a_signal(machine_any: AnyMachine) -> None:

@@ -138,7 +138,10 @@ def _end(command: "Table", *, as_json: bool) -> int:
                 end.message, hint=end.hint, exit_code=controller_options.known_code(end.code)
             )
         return end.code
-    for vm, end in ends.items():
-        if end.message and not as_json:
-            write_line(f"boincvm: {vm}: {end.message}")
+    if not as_json:
+        for vm, end in ends.items():
+            if end.message:
+                write_line(f"boincvm: {vm}: {end.message}")
+        for hint in dict.fromkeys(end.hint for end in ends.values() if end.hint):
+            write_line(f"  {hint}")
     return int(any(end.code for end in ends.values()))

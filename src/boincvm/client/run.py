@@ -129,7 +129,8 @@ def end_of(answer: Table) -> End:
     if answer.get("error"):
         message = str(answer["error"])
         known = (code for sign, code in _ERRORS.items() if sign in message)
-        return End(next(known, ExitCode.GUEST_DIED), message, "", True)
+        hint = answer.get("hint")  # older controllers give none
+        return End(next(known, ExitCode.GUEST_DIED), message, str(hint or ""), True)
     if isinstance(number, int) and number:
         name = signals.name_of(number) or f"signal {number}"
         return End(exit_code_for_signal(number), f"ended by {name}", signal=number)

@@ -31,6 +31,7 @@ from boincvm.fleet.commands import WholeOutput, end_in, run_ours
 from boincvm.fleet.machines import present_machines
 from boincvm.guestlink.display import shown
 from boincvm.guestlink.get import all_of
+from boincvm.guestlink.program import NO_INTERPRETER
 from boincvm.host.file_names import is_storable
 from boincvm.host.files import create_new, open_descriptor
 from boincvm.job.files import check_program, own_program_hint
@@ -43,6 +44,7 @@ from boincvm.machine.output_patterns import (
     MOST_BYTES,
     listed_outputs,
 )
+from boincvm.machine.script_line import interpreter_of
 from boincvm.runner.sweep_results import STDERR, STDOUT, ItemEnd, failed
 from boincvm.runner.sweep_worker import WorkerLostError
 from boincvm.side_thread import in_side_thread
@@ -107,19 +109,15 @@ class FleetWorker:
             return failed(end, error)
         finally:
             self._run = None
+        ended = _explained(ended, job)
         return end._replace(
             exit_code=ended.code,
             signal=ended.signal,
             message=ended.message if ended.is_ours or ended.signal else run.note,
-            hint=self._hint(ended, job),
+            hint=ended.hint,
             sent=run.sent,
             received=run.received,
         )
-
-    def _hint(self, ended: End, job: Job[MachineTask]) -> str:
-        if not ended.is_ours or ended.code != ExitCode.NO_SUCH_PROGRAM:
-            return ended.hint
-        return own_program_hint(job, job.tasks[0]) or ended.hint
 
     def signal_program(self, number: int, /) -> bool:
         return self._run is not None and self._run.signal(number)
@@ -133,6 +131,21 @@ class FleetWorker:
                     await in_side_thread(
                         run_ours, self._client, self._vm, "", ["rm", "-rf", "--", self._directory]
                     )
+
+
+def _explained(ended: End, job: Job[MachineTask]) -> End:
+    """Add to an error of the guest's what the job tells of it."""
+    task = job.tasks[0]
+    if not ended.is_ours:
+        return ended
+    if ended.code == ExitCode.NO_SUCH_PROGRAM:
+        return ended._replace(hint=own_program_hint(job, task) or ended.hint)
+    if NO_INTERPRETER in ended.message:
+        found = interpreter_of(task, job.directory, (*job.inputs, *task.inputs))
+        if found is not None:
+            message = f"{ended.message}, {found.name}"
+            return ended._replace(message=message, hint=found.hint or ended.hint)
+    return ended
 
 
 def _check_texts(job: Job[MachineTask]) -> None:

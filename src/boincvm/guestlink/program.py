@@ -312,6 +312,10 @@ class GuestProgram:
         return await self._end
 
 
+NO_INTERPRETER = "it does not have the interpreter that the file names"
+"""In the message of an InterpreterMissingError, by which clients of a controller know it."""
+
+
 class InterpreterMissingError(ProgramStartError):
     """The guest lacks the program that a `#!` line names, or the loader of an ELF file."""
 
@@ -335,8 +339,7 @@ def _start_error(name: str, arguments: Sequence[bytes], frame: Frame) -> Program
         )
     if where == "interpreter":
         return InterpreterMissingError(
-            f"the guest cannot execute {name}: it does not have the interpreter that the file"
-            " names",
+            f"the guest cannot execute {name}: {NO_INTERPRETER}",
             hint=advice,
             exit_code=ExitCode.CANNOT_EXECUTE,
         )
@@ -358,7 +361,7 @@ def _where_to_find(name: str) -> str:
     found = "its package" if len(packages) < 2 else "its packages"
     return (
         f"build an image with {found}: boincvm image build {options} IMAGE;"
-        " or send a file of your own with --input"
+        " or bring a file of your own: with --input, or to a controller's machine by boincvm cp"
     )
 
 

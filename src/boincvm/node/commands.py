@@ -165,7 +165,7 @@ class NodeCommands:
         try:
             program = command.begin(self._start)
         except BoincvmError as error:
-            command.end(Result.failed(error.message))
+            command.end(Result.failed(error.message, hint=error.hint))
             return
         self._wait_for(command, program)
 
@@ -179,7 +179,7 @@ async def _wait(command: NodeCommand, program: RunningProgram) -> None:
     try:
         result = _result(await program.wait(), command.seconds)
     except BoincvmError as error:
-        result = Result.failed(error.message)
+        result = Result.failed(error.message, hint=error.hint)
     command.end(result)
 
 

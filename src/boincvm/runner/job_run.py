@@ -20,10 +20,10 @@ from boincvm.job.model import Job, MachineTask
 from boincvm.machine.job_files import MAXIMUM_OUTPUT, check_files, copy_in, copy_out
 from boincvm.machine.limits_reached import check_limits
 from boincvm.machine.managed import ManagedMachine
+from boincvm.machine.script_line import with_interpreter
 from boincvm.machine.session import Session
 from boincvm.machine.start_source import StartSource
 from boincvm.machine.task_run import RunningProgram, TaskRun
-from boincvm.runner.script_line import with_interpreter
 from boincvm.runner.streams import RunStreams
 from boincvm.standard_error import write_line
 from boincvm.stopwatch import Stopwatch
@@ -222,7 +222,8 @@ class JobRun:
             if error.exit_code == ExitCode.NO_SUCH_PROGRAM:
                 error.hint = own_program_hint(self.job, task) or error.hint
             if isinstance(error, InterpreterMissingError):
-                raise with_interpreter(error, self.job, task) from error
+                inputs = (*self.job.inputs, *task.inputs)
+                raise with_interpreter(error, task, self.job.directory, inputs) from error
             raise
         finally:
             self._run = None

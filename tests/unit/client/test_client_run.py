@@ -36,6 +36,12 @@ def test_ends(answer, code, words):
     assert words in end.message
 
 
+def test_an_error_comes_with_what_to_do() -> None:
+    error = {"state": "ended", "error": "the guest cannot execute x: no"}
+    assert end_of({**error, "hint": "chmod +x x"}).hint == "chmod +x x"
+    assert end_of(error).hint == ""  # of an older controller
+
+
 def test_the_signals_are_the_guest_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows' Python, whose signals these are, knows no SIGKILL."""
     monkeypatch.setattr(signal, "Signals", IntEnum("Signals", {"SIGINT": 2, "SIGTERM": 15}))

@@ -259,6 +259,7 @@ SIZES = {"stdout": 0, "stderr": 0}
         Envelope("CMD_RESULT", {**ID, **SIZES, "code": 1, "signal": 2}),
         Envelope("CMD_RESULT", {**ID, **SIZES, "code": 1, "resources": 2}),
         Envelope("CMD_RESULT", {**ID, **SIZES, "error": ["a"]}),
+        Envelope("CMD_RESULT", {**ID, **SIZES, "error": "a", "hint": ["a"]}),
         Envelope("CMD_RESULT", {**ID, "code": 1, "stdout": -1, "stderr": 0}),
         Envelope("CMD_OUTPUT", {**ID, "stream": "log", "offset": 0}, b"a"),
         Envelope("CMD_OUTPUT", {**ID, "stream": "stdout", "offset": -1}, b"a"),

@@ -115,6 +115,7 @@ FROM_GUESTS: list[FromGuest] = [
     CommandEnded("c", Result(3, None, "", {"wall_time": 0.5}, 10, 20, timed_out=True)),
     CommandEnded("c", Result(None, 9, "", {}, 10, 20)),
     CommandEnded("c", Result.failed("no such program")),
+    CommandEnded("c", Result.failed("no such program", 1, 2, hint="check its name")),
     InputTaken("c", 3, 5, ends=True, again=True),
     HostMachines("life", 7, "host", frozenset({"start", "remove"})),
     HostMachines("life", 0, leaves=True),

@@ -17,10 +17,11 @@ from boincvm.errors import ControllerGoneError, OutputFileError, UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.fleet import worker as fleet_worker
 from boincvm.fleet.worker import FleetWorker
-from boincvm.job.files import output_of_option
+from boincvm.guestlink.program import NO_INTERPRETER
+from boincvm.job.files import input_file, output_of_option
 from boincvm.job.model import Job, MachineTask
 from boincvm.job.sweep import Item
-from boincvm.runner.sweep_results import ItemEnd
+from boincvm.runner.sweep_results import STDERR, STDOUT, ItemEnd
 
 pytestmark = pytest.mark.timeout(30)
 VM = "lab"
@@ -71,7 +72,7 @@ class ScriptedClient(Client):
     def run(self, **arguments: object) -> tuple[Table, Iterator[Table]]:
         argv = arguments["argv"]
         assert isinstance(argv, list)
-        if argv[0] == "prog":
+        if argv[0] in ("prog", "./prog"):
             return {"command": "c1"}, self._broken(self.program)
         listed = self.listed[argv[-1]] if argv[0] == "sh" else []
         return {"command": "c0"}, iter([*listed, ended()])
@@ -91,6 +92,9 @@ class ScriptedClient(Client):
             if "command" in table:
                 return
         raise ControllerGoneError("the controller closed the connection")
+
+    def put(self, vms: str, path: str, body: object, size: int | None, **_: object) -> Table:
+        return {"outcomes": {vms: {"state": "put"}}}
 
     @contextmanager
     def get(self, vm: str, path: str, *, transfer: str, begin: int = 0) -> Iterator[Gotten]:
@@ -119,8 +123,10 @@ class Bench:
         return Job((task,), self.directory, outputs=found)
 
     async def run(self, *outputs: str, stdin: str | None = None) -> ItemEnd:
-        end = ItemEnd(Item(1, ("a",)), ("prog",), self.results)
-        return await self.worker.run(self.job(*outputs, stdin=stdin), end)
+        return await self.run_job(self.job(*outputs, stdin=stdin))
+
+    async def run_job(self, job: Job[MachineTask]) -> ItemEnd:
+        return await self.worker.run(job, ItemEnd(Item(1, ("a",)), ("prog",), self.results))
 
 
 @pytest.fixture
@@ -229,6 +235,24 @@ async def test_a_program_that_is_a_file_beside_the_user(bench: Bench) -> None:
     end = await bench.run()
     assert end.exit_code == ExitCode.NO_SUCH_PROGRAM
     assert "there is './prog', did you mean that?" in end.hint
+
+
+async def test_a_script_without_its_interpreter(bench: Bench) -> None:
+    error = f"the guest cannot execute prog: {NO_INTERPRETER}"
+    answer = {"state": "done", "error": error, "hint": "of the guest"}
+    bench.client.program = [{"command": {"answers": {VM: answer}}}]
+    end = await bench.run()
+    assert (end.exit_code, end.message) == (ExitCode.CANNOT_EXECUTE, error)
+    assert end.hint == "of the guest"
+    (bench.directory / "prog").write_bytes(b"#!/opt/x\r\n")
+    job = bench.job()
+    task = job.tasks[0]._replace(argv=("./prog",))
+    sent = job._replace(tasks=(task,), inputs=(input_file("prog", bench.directory),))
+    for name in (STDOUT, STDERR):
+        (bench.results / name).unlink()
+    end = await bench.run_job(sent)
+    assert end.message == rf"{error}, '/opt/x\r'"
+    assert "carriage return" in end.hint
 
 
 def test_an_argument_that_is_not_utf8(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
-from boincvm.errors import OutputFileError
+from boincvm.errors import OutputFileError, ProgramStartError
 from boincvm.hypervisor.contract import MachineSpec, MachineState
 from boincvm.hypervisor.fake.driver import FakeDriver
 from boincvm.hypervisor.fake.guest import FakeCall, FakeFile, FakeGuest
@@ -125,6 +125,14 @@ async def test_files_go_in_and_out_and_streams_flow(bench: Bench) -> None:
     assert (slot / "log").read_bytes() == b"OF THE SLOTof the slot"
     assert (slot / "result").read_bytes() == b"made"
     assert step.fraction_done == 0.5
+
+
+async def test_a_script_without_its_interpreter(bench: Bench) -> None:
+    (bench.slot / "in").write_bytes(b"#!/opt/perl6\n")
+    sent = InputFile(bench.slot / "in", PurePosixPath("prog"))
+    step = bench.step(MachineTask(("./prog",), inputs=(sent,)))
+    with pytest.raises(ProgramStartError, match="interpreter that the file names, '/opt/perl6'"):
+        await waited(step)
 
 
 @pytest.mark.parametrize(("code", "is_missed"), [(0, True), (3, False)])

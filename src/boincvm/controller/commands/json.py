@@ -27,6 +27,7 @@ def _answer(answer: Answer, *, with_output: bool) -> dict[str, Json]:
         "code": result.code if result else None,
         "signal": result.signal if result else None,
         "error": result.error if result else "",
+        "hint": result.hint if result else "",
         "timed_out": result.timed_out if result else False,
         "resources": dict(result.resources) if result else {},
         "progress": answer.progress,

@@ -119,11 +119,13 @@ class Result(NamedTuple):
     stderr: int = 0
     timed_out: bool = False
     """The guest killed it because it exceeded its timeout."""
+    hint: str = ""
+    """What to do about `error`; empty if there is no advice, or from older guests."""
 
     @classmethod
-    def failed(cls, error: str, stdout: int = 0, stderr: int = 0) -> Self:
+    def failed(cls, error: str, stdout: int = 0, stderr: int = 0, *, hint: str = "") -> Self:
         """Return the result of a program that did not start, or whose end is unknown."""
-        return cls(None, None, error, {}, stdout, stderr)
+        return cls(None, None, error, {}, stdout, stderr, hint=hint)
 
     def fields(self) -> dict[str, object]:
         """Return the fields of a CMD_RESULT."""
@@ -133,7 +135,7 @@ class Result(NamedTuple):
         elif self.signal is not None:
             end = {"signal": self.signal}
         else:
-            end = {"error": self.error}
+            end = {"error": self.error, **({"hint": self.hint} if self.hint else {})}
         return {
             **end,
             **({"resources": dict(self.resources)} if self.resources else {}),
@@ -158,6 +160,17 @@ class Result(NamedTuple):
             for name, value in list(resources.items())[:_MOST_RESOURCES]
             if isinstance(value, int | float) and 0 <= value <= LARGEST
         }
-        shown = "".join(filter(str.isprintable, error[:_LONGEST_ERROR]))
         sizes = envelope.whole("stdout"), envelope.whole("stderr")
-        return cls(code, signal, shown, numbers, *sizes, timed_out=envelope.flag("timed-out"))
+        return cls(
+            code,
+            signal,
+            _shown(error),
+            numbers,
+            *sizes,
+            timed_out=envelope.flag("timed-out"),
+            hint=_shown(envelope.any_text("hint")) if error else "",
+        )
+
+
+def _shown(text: str) -> str:
+    return "".join(filter(str.isprintable, text[:_LONGEST_ERROR]))

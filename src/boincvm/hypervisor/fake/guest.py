@@ -169,7 +169,12 @@ class FakeGuest(asyncio.Protocol):
         pairs = dict(pair.split(b"=", 1) for pair in arguments[count:])
         program = self.programs.get(os.fsdecode(arguments[0]))
         if program is None:
-            self.send("failed", call, {"reason": str(errno.ENOENT)})
+            sent = (
+                self.files.get(arguments[0].removeprefix(b"./")) if b"/" in arguments[0] else None
+            )
+            is_script = sent is not None and sent.data.startswith(b"#!")
+            where = {"at": "interpreter"} if is_script else {}
+            self.send("failed", call, {"reason": str(errno.ENOENT), **where})
             return
         fake_call = FakeCall(
             arguments[:count],

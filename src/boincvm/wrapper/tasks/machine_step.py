@@ -16,13 +16,14 @@ from boincvm.errors import (
     OutputFileError,
 )
 from boincvm.guestlink import signals
-from boincvm.guestlink.program import GuestProgram, ProgramEnd, Usage
+from boincvm.guestlink.program import GuestProgram, InterpreterMissingError, ProgramEnd, Usage
 from boincvm.guestlink.status_channel import StatusMessage
 from boincvm.host.supervised import GRACE
 from boincvm.job.model import MachineTask
 from boincvm.machine.errors import SavedMachineError
 from boincvm.machine.limits_reached import check_limits
 from boincvm.machine.saved_machine import SavedTask
+from boincvm.machine.script_line import with_interpreter
 from boincvm.machine.streams import Consumed, Fail, ProgramStreams
 from boincvm.machine.task_run import Listeners, RunningProgram, TaskRun
 from boincvm.stopwatch import Stopwatch
@@ -228,7 +229,11 @@ class MachineStep(Step):
 
     async def _run_program(self, machine: TaskMachine, run: TaskRun) -> ProgramEnd:
         if self._saved is None:
-            return await run.run(GuestProgram.wait)
+            try:
+                return await run.run(GuestProgram.wait)
+            except InterpreterMissingError as error:
+                task = self._task
+                raise with_interpreter(error, task, self._slot, task.inputs) from error
         running = RunningProgram(self._saved.program, self._saved.stdin)
         return await run.go_on(running, partial(_wake, machine), GuestProgram.wait)
 
