@@ -175,7 +175,7 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     build.add_argument(
         "--recommends",
         action="store_true",
-        help="also install what the packages recommend, like the C headers for gcc",
+        help="also install what these packages recommend, like the C headers for gcc",
     )
     build.add_argument(
         "--pip",

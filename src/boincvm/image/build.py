@@ -120,8 +120,8 @@ def build_image(
 
     `architecture`: one of ARCHITECTURES. `kernel`: DEBIAN, or the name of a kernel that was built
     here. `pip`: packages of PyPI. `own_files`: SRC:DST, files of this host; `files`: such that were
-    read already. `recommends`: also packages that others recommend. `script` runs in the image as
-    it is built. `memory`: bytes that a machine needs at least, whatever is measured. `check`: a
+    read already. `recommends`: also packages that `packages` recommend. `script` runs in the image
+    as it is built. `memory`: bytes that a machine needs at least, whatever is measured. `check`: a
     command that must succeed in the image, or it is not kept. `lock`: the packages are exactly
     these. `locks`: return what the image was made of. With `if_missing`, do so only if no image of
     this recipe and this agent exists. `boot` starts the machines in which packages are configured
@@ -441,15 +441,15 @@ def _fetch_newest(directory: Path, parts: _Parts, progress: Progress) -> _Packag
     def fetch(*packages: str) -> list[Path]:
         kernel = () if recipe.kernel else (architecture.kernel_package,)
         libraries = LIBRARIES if recipe.pip else ()
-        wanted = (*_BASE, *kernel, "python3", *libraries, *packages)
+        wanted = (*_BASE, *kernel, "python3", *libraries)
         return fetch_packages(
-            wanted,
+            wanted if recipe.recommends else (*wanted, *packages),
             recipe.suite,
             parts.mirror,
             directory,
             progress,
             architecture.name,
-            recommends=recipe.recommends,
+            with_recommended=packages if recipe.recommends else (),
         )
 
     with progress.step(f"fetching packages of Debian {recipe.suite} for {architecture.name}"):

@@ -18,10 +18,21 @@ if [ -n "$BOINCVM_EXACT" ]; then
     find "$1/exact" -name '*.deb' >"$BOINCVM_CHOSEN"
 else
     # With pkgDpkgPm apt does everything but run dpkg; the hook's input is the list of files.
+    choose() {
+        apt-get -q --yes -oDebug::pkgDpkgPm=1 -oDebug::NoLocking=1 -oDir::Log=/dev/null \
+            -oDpkg::Use-Pty=0 -oDpkg::Pre-Install-Pkgs::='cat >>"$BOINCVM_CHOSEN"' "$@" >&2
+    }
     # shellcheck disable=SC2086  # the names are checked, and one word each
-    apt-get -q --yes -oDebug::pkgDpkgPm=1 -oDebug::NoLocking=1 -oDir::Log=/dev/null \
-        -oDpkg::Use-Pty=0 -oDpkg::Pre-Install-Pkgs::='cat >"$BOINCVM_CHOSEN"' \
-        install $BOINCVM_PACKAGES >&2
+    choose install $BOINCVM_PACKAGES
+    if [ -n "$BOINCVM_WITH_RECOMMENDED" ]; then
+        # apt adds what is recommended only by what it installs: the others are installed by now.
+        while read -r package; do
+            dpkg-deb --field "$package"
+            printf 'Status: install ok installed\n\n'
+        done <"$BOINCVM_CHOSEN" >"$1/var/lib/dpkg/status"
+        # shellcheck disable=SC2086
+        choose --no-remove -oAPT::Install-Recommends=true install $BOINCVM_WITH_RECOMMENDED
+    fi
 fi
 
 mkdir -p "$BOINCVM_LISTS.new"

@@ -49,17 +49,25 @@ def fetch_packages(
     progress: Progress,
     architecture: str = AMD64.name,
     *,
-    recommends: bool = False,
+    with_recommended: tuple[str, ...] = (),
 ) -> list[Path]:
     """Fetch the package files (.deb) of `packages` and their dependencies; return them by name.
 
-    directory: for these and temporary files; architecture: Debian's name of it; recommends: also
-    those that they recommend. Only one build fetches at a time. Raises ImageBuildError, OSError.
+    directory: for these and temporary files; architecture: Debian's name of it; with_recommended:
+    also these, with those that they and their dependencies recommend. Only one build fetches at a
+    time. Raises ImageBuildError, OSError.
     """
     archives = _archives()
     with _alone(archives, progress):
         try:
-            names = _fetch(packages, suite, mirror, directory, architecture, recommends=recommends)
+            names = _fetch(
+                packages,
+                suite,
+                mirror,
+                directory,
+                architecture,
+                with_recommended=with_recommended,
+            )
         except ToolError as error:
             raise _explained(error, suite) from error
         return [_own(archives / name, directory) for name in names]
@@ -165,7 +173,7 @@ def _fetch(
     directory: Path,
     architecture: str,
     *,
-    recommends: bool = False,
+    with_recommended: tuple[str, ...] = (),
     digests: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Let apt fetch packages into the cache; return the names of their files.
@@ -190,16 +198,15 @@ def _fetch(
             "BOINCVM_LISTS": str(lists),
             "BOINCVM_CHOSEN": str(chosen),
             "BOINCVM_PACKAGES": "" if digests else " ".join(packages),
+            "BOINCVM_WITH_RECOMMENDED": " ".join(with_recommended),
             "BOINCVM_EXACT": str(exact) if digests else "",
             "BOINCVM_DIGESTS": str(known),
         }
-        run_tool(
-            _command(suite, mirror, architecture, recommends=recommends), environment=environment
-        )
+        run_tool(_command(suite, mirror, architecture), environment=environment)
         return sorted({Path(line).name for line in chosen.read_text().splitlines() if line})
 
 
-def _command(suite: str, mirror: str | None, architecture: str, *, recommends: bool) -> list[str]:
+def _command(suite: str, mirror: str | None, architecture: str) -> list[str]:
     # check/qemu: nothing of the packages runs here, so this computer need not be able to run it.
     skip = ["update", "download/empty", "cleanup/apt", "check/qemu"]
     if is_root():
@@ -212,7 +219,7 @@ def _command(suite: str, mirror: str | None, architecture: str, *, recommends: b
         "--format=null",
         f"--architectures={architecture}",
         '--aptopt=Acquire::Languages "none"',
-        f'--aptopt=APT::Install-Recommends "{str(recommends).lower()}"',
+        '--aptopt=APT::Install-Recommends "false"',
         '--setup-hook=sh "$BOINCVM_DOWNLOAD" "$1"',
         suite,
         "/dev/null",

@@ -205,6 +205,7 @@ esac
         "BOINCVM_LISTS": str(tmp_path / "lists"),
         "BOINCVM_CHOSEN": str(tmp_path / "chosen"),
         "BOINCVM_PACKAGES": "dc" if asked == "newest" else "",
+        "BOINCVM_WITH_RECOMMENDED": "",
         "BOINCVM_EXACT": str(tmp_path / "exact") if asked == "exact" else "",
         "BOINCVM_DIGESTS": str(tmp_path / "digests"),
     }
