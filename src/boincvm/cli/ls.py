@@ -17,16 +17,21 @@ examples:
   boincvm ls 'web.*'
   boincvm ls --watch                   again whenever something changes; Ctrl-C ends it
   boincvm ls --quiet site=cern         only their ids
+  boincvm ls --wide                    with their disks and labels
 
 CPU is in processors (1.00 keeps one busy), MEMORY what the guest was given, ON HOST what the host
 has given for it (the guest's and the hypervisor's own), UP how long ago it was started. HOST is the
 name by which a host was invited, as create --host takes it, or else the host's own name, by which
-the label host selects its machines.
+the label host selects its machines. DISK is the size that a machine was created with, if it is not
+its image's. LABELS are as selectors name them.
 """
 _HEADER = (
     *("ID", "STATE", "HOST", "IMAGE", "CPUS", "CPU", "MEMORY", "ON HOST"),
     *("PROGRESS", "UP", "COMMANDS"),
 )
+_WIDE_HEADER = (*_HEADER, "DISK", "LABELS")
+_OWN_COLUMN = frozenset(("cpus", "host", "image", "memory"))
+"""Labels that every machine has."""
 _HOME = "\x1b[H\x1b[J"
 _LATEST = (1 << 53) - 1
 
@@ -44,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print only their ids")
+    parser.add_argument(
+        "-w", "--wide", action="store_true", help="show also their disks and labels"
+    )
     parser.add_argument(
         "--watch", action="store_true", help="print again whenever something changes"
     )
@@ -90,7 +98,11 @@ def _show(found: "list[Table]", arguments: argparse.Namespace) -> None:
             print(vm["id"])
     elif found:
         now = time.time()
-        controller_options.print_rows(_HEADER, [_row(vm, now) for vm in found])
+        if arguments.wide:
+            rows = [(*_row(vm, now), *_more(vm)) for vm in found]
+            controller_options.print_rows(_WIDE_HEADER, rows)
+        else:
+            controller_options.print_rows(_HEADER, [_row(vm, now) for vm in found])
     elif arguments.vms == "all":
         print("there are no machines yet; create one: boincvm create NAME")
     else:
@@ -113,6 +125,13 @@ def _row(vm: "Table", now: float) -> tuple[str, ...]:
         _age(now - started) if isinstance(started, int | float) else "-",
         str(commands) if commands else "-",
     )
+
+
+def _more(vm: "Table") -> tuple[str, str]:
+    found = vm.get("labels")
+    labels = found.items() if isinstance(found, dict) else ()
+    shown = [f"{name}={value}" for name, value in labels if name not in _OWN_COLUMN]
+    return _size(vm.get("disk")), controller_options.printable(",".join(sorted(shown))) or "-"
 
 
 def _size(value: object) -> str:
