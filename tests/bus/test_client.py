@@ -13,6 +13,7 @@ from boincvm.bus.access import Account, Accounts
 from boincvm.bus.broker import Broker, BrokerLimits
 from boincvm.bus.client import Address, StompBus
 from boincvm.bus.client_connection import ClientConnection
+from boincvm.bus.outages import report_outages
 from boincvm.bus.transport import Message
 from boincvm.errors import BusError
 from support.bus.embedded import LIMIT, PASSCODE, accounts, broker, bus
@@ -90,11 +91,12 @@ async def test_a_port_that_is_taken() -> None:
         await Broker(accounts()).listen_tcp("127.0.0.1", taken.getsockname()[1])
 
 
-async def test_the_broker_goes_and_comes_back() -> None:
+async def test_the_broker_goes_and_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
     """What was acknowledged was delivered; what was sent meanwhile is delivered afterwards."""
     inbox = Inbox()
     async with broker() as (first, address):
         host, guest = [await StompBus.open(address, name, PASSCODE) for name in ("host", "g1")]
+        report_outages(guest)
         await guest.subscribe("/topic/guest.g1", inbox.take)
         await host.send("/topic/guest.g1", {}, b"before")
         await first.close()
@@ -116,6 +118,9 @@ async def test_the_broker_goes_and_comes_back() -> None:
         for one in (host, guest):
             await one.close()
         await second.close()
+    lost, back = capsys.readouterr().err.splitlines()
+    assert f"the broker at {address} has closed the connection" in lost
+    assert back == "the broker is there again"
 
 
 async def test_a_post_without_a_connection_is_counted() -> None:

@@ -296,6 +296,7 @@ def test_the_controller_is_killed_and_comes_back(invited: Bench) -> None:
         run = ("exec", "--detach", "--id", "7", "lab", "--", "sh", "-c", script)
         invited.boincvm(*run)
         invited.controller.end(signal.SIGKILL)
+        guest.until("has closed the connection")
         with controller(invited.directory, *invited.again) as (_, events):
             (work / "go").touch()
             events.until('"kind": "command_ended"')
@@ -303,6 +304,7 @@ def test_the_controller_is_killed_and_comes_back(invited: Bench) -> None:
             done = invited.boincvm("exec", "--id", "7", "lab", "--", "sh", "-c", script)
             assert (done.returncode, done.stdout) == (0, "done\n")
             assert (work / "file").read_text() == "once\n"
+            guest.until("the broker is there again")
             assert guest.end()[0] == 0
     finally:
         guest.close()

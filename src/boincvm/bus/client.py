@@ -87,7 +87,11 @@ class StompBus:
         self.on_connected: Callable[[], None] = lambda: None
         """Called each time a connection is ready for use."""
         self.on_trouble: Callable[[str], None] = lambda _why: None
-        """Called with the reason when the connection is lost or the reason changes."""
+        """Called with the reason when connecting again fails, or fails for another reason."""
+        self.on_lost: Callable[[str], None] = lambda _why: None
+        """Called with the reason each time the connection is lost."""
+        self.on_back: Callable[[], None] = lambda: None
+        """Called when there is a connection again."""
 
     @classmethod
     async def open(
@@ -195,6 +199,8 @@ class StompBus:
             if connection.fault is not None:
                 self._fail(connection.fault)
                 return
+            if not self._is_closed:
+                self.on_lost(self._why_away)
             why = ""
             while not self._is_closed:
                 await asyncio.sleep(wait * int.from_bytes(os.urandom(4)) / (1 << 32))
@@ -207,6 +213,7 @@ class StompBus:
                         self.on_trouble(why)
                 else:
                     wait = FIRST_WAIT
+                    self.on_back()
                     break
 
     def _fail(self, error: BaseException) -> None:

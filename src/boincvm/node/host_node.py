@@ -20,6 +20,7 @@ from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress, open_bus
 from boincvm.bus.client import StompBus
+from boincvm.bus.outages import report_outages
 from boincvm.controller.protocol.envelope import is_part_of
 from boincvm.controller.protocol.guest import Guest, check_guest, check_id
 from boincvm.controller.protocol.report import Report
@@ -101,6 +102,7 @@ async def run_guest(broker_address: BrokerAddress, guest: Guest, directory: Path
     with _held(state, directory) as work:
         bus = await open_bus(broker_address)
         bus.on_trouble = write_line
+        report_outages(bus)
         try:
             left = await _live(bus, guest, state, work, ended)
         finally:

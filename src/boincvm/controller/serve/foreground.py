@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress, is_elsewhere
+from boincvm.bus.outages import report_outages
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts.bus_connection import Listen
 from boincvm.controller.machines.controller_node import USUAL_RIGHTS, RemoteRights
@@ -45,6 +46,7 @@ async def run_in_foreground(
         try:
             await servers[0].open()
             write_line("the controller is running; Ctrl-C ends it, and machines keep running")
+            report_outages(controller.side.bus)
             for warning in warnings(listen_address, listen, broker):
                 write_line(f"warning: {warning}")
             if listen_address is not None:
