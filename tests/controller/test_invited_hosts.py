@@ -1,49 +1,30 @@
-"""Invited hosts: their machines, and no others, on the bus of another host's controller."""
+"""Hosts that are invited join the bus of another host's controller, and go."""
 
 import asyncio
 import json
+import os
 import platform
 import stat
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
 
-from boincvm.bus.broker_address import BrokerAddress, open_bus
-from boincvm.cli.main import main
+from boincvm.bus.broker_address import open_bus
 from boincvm.controller import controller as controller_module
 from boincvm.controller.controller import Controller, run_controller
-from boincvm.controller.hosts import hosts
 from boincvm.controller.hosts.bus_connection import Listen
-from boincvm.controller.hosts.invitations import MOST
 from boincvm.controller.operations import call
-from boincvm.controller.protocol.guest import Guest
-from boincvm.errors import BusError, HostDiskFullError, HostError, UsageError
-from boincvm.node.node import Node
+from boincvm.errors import BusError, HostDiskFullError, UsageError
 from support.certificates import Authority
-from support.controller.faces import LIMIT, Faces, FakeGuest, bounded
+from support.controller.faces import LIMIT, Faces, bounded
 from support.controller.faked import fake_machines  # noqa: F401 - a fixture
-from support.controller.invited import LOOPBACK, invite, logged_in
+from support.controller.invited import LOOPBACK, guest, ids, invite, logged_in, output, until_known
 from support.held_port import held_port
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@asynccontextmanager
-async def guest(location: BrokerAddress, name: str, directory: Path) -> AsyncIterator[FakeGuest]:
-    """Make a guest of an invited host; it needs no controller."""
-    me = Guest(name, name, "far", {}, frozenset(("run", "files", "lifecycle")), f"{name}-1")
-    made = FakeGuest(me, directory / name)
-    async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
-        stack.push_async_callback(made.files.close)
-        bus = await open_bus(location)
-        stack.push_async_callback(bus.close)
-        there = Node(bus, me, made.start, group, 0.2, made.verbs(), made.report)
-        await there.open()
-        stack.push_async_callback(there.close)
-        stack.callback(made.end_programs)
-        yield made
 
 
 @pytest.fixture
@@ -52,34 +33,19 @@ def port() -> Iterator[int]:
         yield held
 
 
-async def until_known(controller: Controller, *names: str) -> None:
-    for name in names:
-        await bounded(controller.hub.registry.wait_for(name))
-
-
-async def ids(controller: Controller) -> list[str]:
-    reported = await call(controller, "list", {})
-    return [str(one["id"]) for one in reported["vms"]]  # type: ignore[union-attr,index,call-overload]
-
-
-async def output(controller: Controller, command_id: str) -> dict[str, str]:
-    """Return the output by machine, once the command has ended."""
-    await bounded(controller.hub.commands.find(command_id).finished())
-    reported = await call(controller, "command", {"id": command_id, "output": True})
-    answers = reported["answers"]
-    assert isinstance(answers, dict)
-    return {
-        name: one["output"]["stdout"] if one["state"] == "ended" else one["state"]  # type: ignore[index,call-overload]
-        for name, one in answers.items()
-    }
-
-
 async def until_noticed(controller: Controller) -> None:
     """Return once a controller knows that its broker is away."""
     async with aclosing(controller.events.follow(0)) as events:
         async for event in events:
             if event.kind == "trouble" and "broker" in event.text:
                 return
+
+
+async def until_line(lines: asyncio.StreamReader, words: str) -> str:
+    async for line in lines:
+        if words in line.decode():
+            return line.decode()
+    raise AssertionError(f"it has ended without {words!r}")
 
 
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:
@@ -243,6 +209,30 @@ async def test_the_controller_that_has_invited_it_is_away(
             assert reported == {"outcomes": {"b.m": {"state": "powered_off"}}}
 
 
+async def test_its_log_says_that_the_controller_that_has_invited_it_is_away(
+    tmp_path: Path, port: int
+) -> None:
+    listen = Listen("127.0.0.1", port)
+    async with AsyncExitStack() as stack:
+        async with run_controller(tmp_path / "a", listen=listen) as first:
+            (tmp_path / "passcode").write_text((await invite(first)).passcode)
+            running = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "boincvm.cli.main", "controller"),
+                *("--broker", f"stomp://b@127.0.0.1:{port}"),
+                *("--passcode-file", tmp_path / "passcode"),
+                env={**os.environ, "BOINCVM_HOME": str(tmp_path / "home")},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            stack.push_async_callback(running.wait)
+            stack.callback(running.terminate)
+            assert running.stderr is not None
+            await bounded(until_line(running.stderr, "Ctrl-C ends it"))
+        lost = await bounded(until_line(running.stderr, "has closed the connection"))
+        assert f"the broker at 127.0.0.1 port {port}" in lost
+        async with run_controller(tmp_path / "a", listen=listen):
+            await bounded(until_line(running.stderr, "the broker is there again"))
+
+
 # It goes.
 
 
@@ -301,243 +291,3 @@ async def test_a_disk_that_is_full_keeps_nobody_in(
         await peer.close()
         await call(first, "revoke", {"name": "b"})
         assert await call(first, "invitations", {}) == {"invitations": []}
-
-
-# It is hostile.
-
-
-FOREIGN = ("a.1", "a", "bb", "bb.1", "b2.1", "a.b.1", "b-.1", "B.1")
-
-
-def said_to(places: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
-    return [("SEND", {"destination": location}) for location in places]
-
-
-def listened(places: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
-    return [("SUBSCRIBE", {"id": "1", "destination": location}) for location in places]
-
-
-SPEAKS = said_to(
-    [f"/topic/host.{one}" for one in FOREIGN] + ["/topic/host", "/topic/b.1", "/queue/host.b.1"]
-)
-COMMANDS = said_to([*(f"/topic/guest.{one}" for one in FOREIGN), "/topic/guest.*", "/topic/guest"])
-LISTENS = listened(
-    [
-        *(f"/topic/{kind}.{one}" for kind in ("host", "guest") for one in FOREIGN),
-        "/topic/**", "/topic/*.b.1", "/topic/host.**", "/topic/guest.**", "/topic/guest.*",
-        "/topic/guest.*.1", "/topic/host.*.**", "/topic/guest.bb.**", "/queue/guest.b.1",
-    ]
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("attacks", [SPEAKS, COMMANDS, LISTENS], ids=["speak", "command", "listen"])
-async def test_it_cannot_do_so_for_others(
-    attacks: list[tuple[str, dict[str, str]]], tmp_path: Path
-) -> None:
-    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
-        local = await Faces(first, tmp_path, stack).add_guest("a.1")
-        location = await invite(first)
-        for command, headers in attacks:
-            for more in ({}, {"transaction": "t", "sender": "a.1"}):
-                peer = await logged_in(location)
-                if more:
-                    peer.send("BEGIN", transaction="t")
-                body = b"" if command == "SUBSCRIBE" else b"BYE"
-                peer.send(command, body, **headers, **more)
-                peer.send("COMMIT", transaction="t", receipt="end")
-                assert (await peer.receive()).command == "ERROR"
-                assert await peer.is_closed()
-                await peer.close()
-        await call(first, "exec", {"vms": "a.1", "argv": ["say", "hi"], "id": "1"})
-        assert await output(first, "1") == {"a.1": "hi"}
-        assert await ids(first) == ["a.1"]
-        assert len(local.programs) == 1
-        assert "gave a false id" not in first.hub.counts
-
-
-async def test_it_answers_for_itself_alone(tmp_path: Path) -> None:
-    """It may send anything about others' commands in its own name."""
-    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
-        local = await Faces(first, tmp_path, stack).add_guest("a.1")
-        location = await invite(first)
-        peer = await logged_in(location)
-        await call(first, "exec", {"vms": "a.1", "argv": ["wait"], "id": "1"})
-        owner = first.hub.commands._owner
-        lie = json.dumps({"cmd-id": f"{owner}1", "code": 0, "stdout": 0, "stderr": 0})
-        here = {"destination": "/topic/host.b.1", "sender": "a.1"}
-        for body in ('HELLO {"name": "a.1"}', f"CMD_RESULT {lie}", "BYE"):
-            peer.send("SEND", body.encode(), **here, receipt=body[:3])
-            assert (await peer.receive()).command == "RECEIPT"
-        await call(first, "ping", {"vms": "a.1"})
-        assert first.hub.counts["BYE"] == 1
-        assert not first.hub.commands.find("1").is_finished
-        assert await ids(first) == ["a.1"]
-        local.end_programs()
-        assert await output(first, "1") == {"a.1": ""}
-        await peer.close()
-
-
-async def test_it_has_so_many_guests_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("boincvm.controller.guests.registry.MOST_OF_ACCOUNT", 3)
-    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first, AsyncExitStack() as stack:
-        peer = await logged_in(await invite(first))
-
-        async def announce(word: str, number: int) -> None:
-            there = f"/topic/host.b.{number}"
-            peer.send("SEND", word.encode(), destination=there, receipt="r")
-            assert (await peer.receive()).command == "RECEIPT"
-
-        for number in (1, 2, 3, 4, 3, 5):
-            await announce("HELLO {}", number)
-        await Faces(first, tmp_path, stack).add_guest("a.1")  # others are not kept out by it
-        assert await ids(first) == ["a.1", "b.1", "b.2", "b.3"]
-        assert first.hub.counts["invalid"] == 2
-        await announce("BYE", 1)
-        await announce("BYE", 1)
-        await announce("HELLO {}", 4)
-        await announce("HELLO {}", 5)
-        await until_known(first, "b.4")
-        await call(first, "ping", {"vms": "a.1"})
-        assert await ids(first) == ["a.1", "b.2", "b.3", "b.4"]
-        await peer.close()
-
-
-# What is invalid.
-
-
-@pytest.mark.parametrize("name", ["", "all", "a b", "*", "a/b", "ä", "a" * 63, ".".join("a" * 15)])
-async def test_names_that_are_none(name: str, tmp_path: Path) -> None:
-    async with run_controller(tmp_path / "a") as first:
-        with pytest.raises(UsageError):
-            await call(first, "invite", {"name": name})
-        assert not (tmp_path / "a/invitations.json").exists()
-
-
-async def test_each_id_has_one_host(tmp_path: Path) -> None:
-    async with run_controller(tmp_path / "a") as first:
-        await call(first, "create", {"name": "x.1", "memory": "256M"})
-        with pytest.raises(UsageError, match=r"x\.1 already exists"):
-            await call(first, "invite", {"name": "x"})
-        with pytest.raises(UsageError, match=r"x\.1 already exists"):
-            await call(first, "invite", {"name": "x.1"})
-        await call(first, "invite", {"name": "x.2"})
-        await call(first, "invite", {"name": "b"})
-        with pytest.raises(UsageError, match="already invited") as caught:
-            await call(first, "invite", {"name": "b"})
-        assert "--revoke b" in caught.value.hint
-        with pytest.raises(UsageError, match="b already exists"):
-            await call(first, "invite", {"name": "b.c"})
-        for name in ("b", "b.1"):
-            with pytest.raises(UsageError, match="of the invited host b"):
-                await call(first, "create", {"name": name, "memory": "256M"})
-        await call(first, "create", {"name": "bb.1", "memory": "256M"})
-        with pytest.raises(UsageError, match="no host 'c' is invited"):
-            await call(first, "revoke", {"name": "c"})
-        await call(first, "revoke", {"name": "b"})
-        await call(first, "create", {"name": "b.1", "memory": "256M"})
-        for number in range(MOST - 1):
-            await call(first, "invite", {"name": f"host-{number}"})
-        with pytest.raises(UsageError, match=f"{MOST} hosts"):
-            await call(first, "invite", {"name": "one-more"})
-
-
-async def test_an_id_that_another_host_has(tmp_path: Path) -> None:
-    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
-        location = await invite(first)
-        async with (
-            guest(location, "b.1", tmp_path),
-            run_controller(tmp_path / "b", broker=location) as second,
-        ):
-            await until_known(second, "b.1")
-            with pytest.raises(UsageError, match="is already on the bus, from the host far"):
-                await call(second, "create", {"name": "b.1", "memory": "256M"})
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{", '{"b": 1}', '{"b": {"digest": "00", "made": 1}}', '{"b": {"digest": "xy"}}',
-     '{"all": {"digest": "' + "00" * 32 + '", "made": 1}}', "[" * 60_000, " " * (1 << 20) + "{}"],
-    ids=lambda text: text[:30],
-)  # fmt: skip
-async def test_a_damaged_file_lets_nobody_in(text: str, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/invitations.json").write_text(text)
-    with pytest.raises(HostError, match="is damaged") as caught:
-        async with run_controller(tmp_path / "a"):
-            pass
-    assert "invite all hosts again" in caught.value.hint
-
-
-# The command line, and what it says.
-
-
-@pytest.mark.parametrize(
-    ("listen", "expected", "note"),
-    [
-        (None, "stomp://b@HOST:PORT --passcode-file passcode", "start it with --bus HOST:PORT"),
-        (LOOPBACK, "stomp://b@{node}:{port} --passcode-file passcode", "no other host can reach"),
-        (Listen("::1", 0), "stomp://b@{node}:{port} --passcode-file passcode", "--bus-cert"),
-    ],
-)
-async def test_the_command_for_the_other_host(
-    listen: Listen | None, expected: str, note: str, tmp_path: Path
-) -> None:
-    async with run_controller(tmp_path / "a", listen=listen) as first:
-        reported = await call(first, "invite", {"name": "b"})
-        port = first.side.address[1] if first.side.address else 0
-        whole = f"boincvm controller --broker {expected}"
-        assert reported["command"] == whole.format(port=port, node=platform.node())
-        assert note in str(reported["notes"])
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("0.0.0.0", f"stomp://b@{platform.node()}:61613"),
-        ("::", f"stomp://b@{platform.node()}:61613"),
-        ("localhost", f"stomp://b@{platform.node()}:61613"),
-        ("2001:db8::1", "'stomp://b@[2001:db8::1]:61613'"),
-        ("big.example", "stomp://b@big.example:61613"),
-    ],
-)
-async def test_the_name_by_which_another_host_reaches_it(
-    address: str, shown: str, tmp_path: Path
-) -> None:
-    async with run_controller(tmp_path / "a", listen=LOOPBACK) as first:
-        side = first.side._replace(listen=Listen(address, 0), address=(address, 61613))
-        assert f" {shown} " in hosts._command(side, "b")
-
-
-async def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pair = Authority(tmp_path, "authority").sign("bus")
-    async with (
-        run_controller(tmp_path / "a", listen=Listen("127.0.0.1", 0, *pair)) as first,
-        AsyncExitStack() as stack,
-    ):
-        faces = Faces(first, tmp_path, stack)
-        await faces.serve_unix()
-
-        async def run(*words: str) -> tuple[int, str, str]:
-            argv = ["invite", "--controller", f"unix:{faces.socket}", *words]
-            code = await asyncio.to_thread(main, argv)
-            return code, *capsys.readouterr()
-
-        assert (await run())[1] == "no host is invited; invite one: boincvm invite NAME\n"
-        code, out, err = await run("b")
-        assert first.side.broker is not None
-        assert code == 0
-        assert first.side.broker.accounts.verify("b", out.removesuffix("\n")) is not None
-        assert "--passcode-file passcode --broker-ca authority-bus.pem\n" in err
-        assert out.strip() not in err
-        assert (await run())[1].splitlines()[1].split()[0] == "b"
-        code, out, err = await run("b")
-        assert (code, out) == (UsageError.exit_code, "")
-        assert "already invited" in err
-        assert (await run("--revoke"))[0] == UsageError.exit_code
-        assert (await run("--revoke", "b"))[:2] == (0, "b is no longer invited\n")
-        assert json.loads((await run("--json"))[1]) == {"invitations": []}
-        assert set(json.loads((await run("--json", "c"))[1])) == {
-            "name", "passcode", "command", "notes",
-        }  # fmt: skip

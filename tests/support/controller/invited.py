@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Self
 
 from boincvm.bus.broker_address import BrokerAddress, open_bus
@@ -12,12 +13,15 @@ from boincvm.controller.controller import Controller
 from boincvm.controller.hosts.bus_connection import Listen
 from boincvm.controller.operations import call
 from boincvm.controller.protocol.envelope import GUEST, HOST
+from boincvm.controller.protocol.guest import Guest
 from boincvm.controller.protocol.host_machines import HostMachines, controller_id
 from boincvm.controller.protocol.messages import read_to_guest
 from boincvm.controller.protocol.requests import Ask, Reply
 from boincvm.errors import BoincvmError
+from boincvm.node.node import Node
 from boincvm.node.responder import Responder
 from support.bus.embedded import Peer
+from support.controller.faces import FakeGuest, bounded
 
 LOOPBACK = Listen("127.0.0.1", 0)
 _VERBS = ("start", "stop", "remove", "create", "snapshot_take", "logs")
@@ -115,3 +119,41 @@ class FakeHost:
             finally:
                 made.may_answer.set()
                 await bus.close()
+
+
+@asynccontextmanager
+async def guest(location: BrokerAddress, name: str, directory: Path) -> AsyncIterator[FakeGuest]:
+    """Make a guest of an invited host; it needs no controller."""
+    me = Guest(name, name, "far", {}, frozenset(("run", "files", "lifecycle")), f"{name}-1")
+    made = FakeGuest(me, directory / name)
+    async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+        stack.push_async_callback(made.files.close)
+        bus = await open_bus(location)
+        stack.push_async_callback(bus.close)
+        there = Node(bus, me, made.start, group, 0.2, made.verbs(), made.report)
+        await there.open()
+        stack.push_async_callback(there.close)
+        stack.callback(made.end_programs)
+        yield made
+
+
+async def until_known(controller: Controller, *names: str) -> None:
+    for name in names:
+        await bounded(controller.hub.registry.wait_for(name))
+
+
+async def ids(controller: Controller) -> list[str]:
+    reported = await call(controller, "list", {})
+    return [str(one["id"]) for one in reported["vms"]]  # type: ignore[union-attr,index,call-overload]
+
+
+async def output(controller: Controller, command_id: str) -> dict[str, str]:
+    """Return the output by machine, once the command has ended."""
+    await bounded(controller.hub.commands.find(command_id).finished())
+    reported = await call(controller, "command", {"id": command_id, "output": True})
+    answers = reported["answers"]
+    assert isinstance(answers, dict)
+    return {
+        name: one["output"]["stdout"] if one["state"] == "ended" else one["state"]  # type: ignore[index,call-overload]
+        for name, one in answers.items()
+    }
