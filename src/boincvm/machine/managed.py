@@ -80,6 +80,8 @@ class ManagedMachine:
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self.has_begun = False
+        """Its hypervisor was started, so its disk may have changed."""
         self._wants_golden = False
         self._is_answering = False
         self._should_pause = False
@@ -208,6 +210,7 @@ class ManagedMachine:
             self._memory = MemoryHold(None if goes_on else self.spec.memory)
             self._check_not_killed()
             await machine.create()
+            self.has_begun = True
             channel = await machine.start()
             try:
                 self._check_not_killed()

@@ -433,6 +433,8 @@ class ShimMachine:
             await asyncio.wait((self._over,))
             return
         self._is_ending = True
+        if self._machine is None or not self._machine.has_begun:
+            was_shut_down = self.status.was_shut_down  # it is as the life before has left it
         if self.commands is not None:
             self.commands.give_up("the machine did not resume")
             self.commands.release()
@@ -444,7 +446,8 @@ class ShimMachine:
                 await in_side_thread(self.directory.sync_disk, self.status.layers)
             except OSError as error:
                 state, why = VmState.ABORTED, why or f"its disk cannot be written: {error}"
-        self._finish(state, why, was_shut_down=was_shut_down and state is VmState.POWERED_OFF)
+                was_shut_down = False
+        self._finish(state, why, was_shut_down=was_shut_down)
 
     def _finish(self, state: VmState, why: str = "", **changes: object) -> None:
         self._is_ending = True

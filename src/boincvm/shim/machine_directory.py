@@ -105,7 +105,8 @@ class Status(NamedTuple):
     pid: int = 0
     """The shim's process id."""
     was_shut_down: bool = False
-    """Its guest wrote all buffers to the disk before it ended, as `stop` asks it to."""
+    """Its guest wrote all buffers to the disk before it ended, as `stop` asks it to; so it stays if
+    the next start fails before the guest begins."""
 
 
 class MachineDirectory:

@@ -128,17 +128,21 @@ async def test_a_clone_is_made_only_of_a_machine_that_was_shut_down(tmp_path: Pa
     orderly = Status(image="digest", layers=("disk-1.qcow2",), was_shut_down=True)
     for status in (
         orderly._replace(was_shut_down=False),  # boincvm stop --now
-        orderly._replace(state=VmState.ABORTED),
+        orderly._replace(state=VmState.ABORTED, why="the guest has hung", was_shut_down=False),
     ):
         source.set_status(status)
         with pytest.raises(UsageError, match="a was not shut down by boincvm stop") as refused:
             await all_of_them.clone(source, "b")
+        assert ("(it is aborted: the guest has hung)" in refused.value.message) is bool(status.why)
         assert "boincvm start a, boincvm stop a" in refused.value.hint
     # One that did not come up at its first start has no disk yet.
     source.set_status(Status(state=VmState.ABORTED))
     await all_of_them.clone(source, "b")
     source.set_status(orderly)
     await all_of_them.clone(source, "c")
+    # The next start has failed before the guest began.
+    source.set_status(orderly._replace(state=VmState.ABORTED, why="there is no hypervisor"))
+    await all_of_them.clone(source, "d")
 
 
 def test_a_script_that_is_too_long(tmp_path: Path) -> None:
@@ -505,7 +509,7 @@ async def test_an_image_is_made_only_of_a_machine_that_was_shut_down(
     orderly = Status(image="digest", layers=("disk-1.qcow2",), was_shut_down=True)
     for status in (
         orderly._replace(was_shut_down=False),  # boincvm stop --now
-        orderly._replace(state=VmState.ABORTED),
+        orderly._replace(state=VmState.ABORTED, was_shut_down=False),
     ):
         source.set_status(status)
         with pytest.raises(UsageError, match="a was not shut down by boincvm stop") as refused:

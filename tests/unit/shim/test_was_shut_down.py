@@ -5,6 +5,7 @@ The guest is a stand-in; the disk of a real one that was shut down is written in
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
 from unittest.mock import Mock
@@ -13,6 +14,7 @@ import pytest
 
 from boincvm.bus.broker_address import BrokerAddress
 from boincvm.controller.protocol.vm_state import VmState
+from boincvm.errors import HypervisorError
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.fake.driver import FakeDriver, FakeMachine
 from boincvm.machine.managed import opened
@@ -23,6 +25,25 @@ from support.controller.lossy import FakeProgram
 
 pytestmark = pytest.mark.timeout(60)
 DEFINITION = Definition("a", "base", 1 << 28, 1, None, False, False, {}, 1.0)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_start_that_fails_before_the_guest_begins_leaves_the_disk_as_it_was(
+    tmp_path: Path, has_begun: bool
+) -> None:
+    location = MachineDirectory(tmp_path / "a")
+    location.make(DEFINITION, BrokerAddress("a", "x", path="/nowhere"))
+    location.write_status(location.status()._replace(was_shut_down=True))
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+        made = ShimMachine(location, DEFINITION, lambda: None)
+        made.prepare(NodeCommands("life", FakeProgram, lambda _: None, group), goes_on=False)
+        if has_begun:
+            spec = MachineSpec(location.disk, *map(Path, "kir"), memory=1 << 28, cpus=1)
+            made._machine = await stack.enter_async_context(opened(FakeDriver(), spec))
+        await made.fail(HypervisorError("there is none"))
+    status = location.status()
+    assert (status.state, status.why) == (VmState.ABORTED, "there is none")
+    assert status.was_shut_down is not has_begun
 
 
 @pytest.fixture

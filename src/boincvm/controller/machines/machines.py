@@ -329,10 +329,11 @@ def _check_was_shut_down(machine_id: str, status: Status) -> None:
 
     Raises MachineStateError.
     """
-    if status.state is not VmState.POWERED_OFF or not status.was_shut_down:
+    if not status.state.is_off or not status.was_shut_down:
+        why = f" (it is {status.state.label}: {status.why})" if status.why else ""
         raise MachineStateError(
-            f"the machine {machine_id} was not shut down by boincvm stop, so its file system may be"
-            " inconsistent",
+            f"the machine {machine_id} was not shut down by boincvm stop{why}, so its file system"
+            " may be inconsistent",
             hint=f"start it, check it, and shut it down: boincvm start"
             f" {machine_id}, boincvm stop {machine_id}",
         )
