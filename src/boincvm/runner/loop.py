@@ -35,7 +35,8 @@ async def run_prestarted(
     if show_progress:
         from boincvm.runner.progress_line import ProgressLine
 
-        line = ProgressLine()
+        line = ProgressLine(program_has_terminal=has_terminal)
+        streams.on_terminal = line.wrote
     job_run = JobRun(job, streams, line or Observer())
     interruption = Interruption(job_run, job.limits.stop)
     failure: BoincvmError | None = None

@@ -137,6 +137,7 @@ class _ResumableRun:
             from boincvm.runner.progress_line import ProgressLine
 
             self._observer = line = ProgressLine()
+            self._streams.on_terminal = line.wrote
         failure: BoincvmError | None = None
         try:
             await Interruption(self, None).run(self._work())

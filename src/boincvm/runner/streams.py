@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,9 @@ class RunStreams:
     Files that a task names are beneath `directory` and are reached without following links. Other
     streams are our own, or memory if `capture` is set.
     """
+
+    on_terminal: Callable[[bytes], None] | None = None
+    """Called with what is about to be written to a terminal."""
 
     def __init__(self, directory: Path, *, capture: bool) -> None:
         self._directory = directory
@@ -77,8 +80,14 @@ class RunStreams:
                 elif self._capture:
                     sinks[name] = self._memory(name, consumed)
                 else:
-                    sinks[name] = DescriptorSink(own, consumed, fail)
+                    sinks[name] = self._own(own, consumed, fail)
             yield ProgramStreams(stdin, sinks, files)
+
+    def _own(self, descriptor: int, consumed: Consumed, fail: Fail) -> Sink:
+        sink = DescriptorSink(descriptor, consumed, fail)
+        if self.on_terminal is None or not os.isatty(descriptor):
+            return sink
+        return _NoticedSink(sink, self.on_terminal)
 
     def _memory(self, name: str, consumed: Consumed) -> MemorySink:
         sink = self.captured.setdefault(name, MemorySink(CAPTURED, consumed))
@@ -99,6 +108,21 @@ class RunStreams:
             ) from error
         stack.callback(os.close, descriptor)
         return descriptor
+
+
+class _NoticedSink:
+    """Passes output on, and calls `notice` with it before."""
+
+    def __init__(self, sink: Sink, notice: Callable[[bytes], None]) -> None:
+        self._sink = sink
+        self._notice = notice
+
+    def write(self, data: bytes) -> None:
+        self._notice(data)
+        self._sink.write(data)
+
+    async def flush(self) -> None:
+        await self._sink.flush()
 
 
 def _open_input(directory: Path, path: Path) -> int:
