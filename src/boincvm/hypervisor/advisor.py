@@ -3,7 +3,8 @@
 The verdicts are in `advice.json` in the cache directory, with what they depend on: the host's boot,
 the user, boincvm's version, the preferences, the directories that packages are installed in, and
 the programs, files and variables of the environment that each driver names. If nothing of that has
-changed they are known without starting, or importing, anything.
+changed they are known without starting, or importing, anything, unless one was valid for a time
+only, which is over.
 """
 
 import json
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from time import time
 from typing import Any
 
 from boincvm import __version__
@@ -57,7 +59,10 @@ def known_verdicts() -> Verdicts | None:
         with open_own(_file()) as file:
             table = json.loads(file.read(_MOST_BYTES))
         if table["key"] == _key(list(table["depends_on"])):
-            return {name: _verdict(stored) for name, stored in table["verdicts"].items()}
+            found = {name: _verdict(stored) for name, stored in table["verdicts"].items()}
+            ends = [verdict.valid_until for verdict in found.values() if verdict.valid_until]
+            if not ends or time() < min(ends):
+                return found
     return None  # it is not there, or of another version
 
 

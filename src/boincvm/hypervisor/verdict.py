@@ -84,6 +84,8 @@ class Verdict(NamedTuple):
     """False if nobody has seen its machines run: it is taken only if asked for by name."""
     is_final: bool = True
     """False if something could not be tried yet, so that the verdict must not be kept."""
+    valid_until: float = 0.0
+    """Until when it is kept, in seconds since 1970; 0 if only a change of the host ends it."""
 
     @property
     def is_usable(self) -> bool:

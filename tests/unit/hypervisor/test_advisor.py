@@ -131,6 +131,16 @@ def test_what_could_not_be_tried_is_not_remembered(package: Package) -> None:
     assert advisor.verdicts(no_kernel) == {"it": FINE}
 
 
+def test_what_is_valid_for_a_time_is_remembered_until_then(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package.verdict = FINE._replace(valid_until=100.0)
+    for now, asked in ((50.0, 1), (99.0, 1), (100.0, 2), (150.0, 3)):
+        monkeypatch.setattr(advisor, "time", lambda now=now: now)
+        assert advisor.verdicts(no_kernel) == {"it": package.verdict}
+        assert package.asked == asked
+
+
 @pytest.mark.parametrize(
     ("error", "trouble", "remedy"),
     [

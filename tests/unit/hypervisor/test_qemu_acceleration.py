@@ -104,6 +104,32 @@ async def test_one_that_does_not(
     assert why in verdict.reason
 
 
+async def test_a_trial_that_took_too_long_is_repeated(
+    host: Host, qemu: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host may only have been busy."""
+    now = 1e9
+    monkeypatch.setattr(acceleration, "time", lambda: now)
+    kernel, words = host("hvf", "aarch64"), qemu("exec sleep 1000")
+    monkeypatch.setattr(acceleration, "LIMIT", 0.05)
+    for pause in (600, 3600, 21_600, 86_400, 86_400):
+        verdict = await acceleration.probe(kernel)
+        assert (verdict.accelerator, verdict.cached) == ("tcg", False)
+        assert "did not boot under it within" in verdict.reason
+        assert verdict.valid_until == now + pause
+        now += pause - 1
+        assert (await acceleration.probe(kernel)).cached
+        assert acceleration.known_verdict(kernel) is not None
+        now += 1
+        assert acceleration.known_verdict(kernel) is None
+    monkeypatch.setattr(acceleration, "LIMIT", 60.0)
+    words.with_name("programs").joinpath(AARCH64.program).write_text(f"#!/bin/sh\necho {WORD}\n")
+    verdict = await acceleration.probe(kernel)
+    assert (verdict.accelerator, verdict.late) == ("hvf", 0)
+    now += 1e6
+    assert (await acceleration.probe(kernel)).cached
+
+
 @pytest.mark.parametrize(
     ("accelerator", "processor", "kernel", "why"),
     [

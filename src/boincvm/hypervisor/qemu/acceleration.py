@@ -3,13 +3,14 @@
 Which accelerator a system has, `host.virtualization` says: KVM on Linux, HVF on macOS, WHPX on
 Windows; only KVM was ever tried. `/dev/kvm` can open and still hang a guest. So the image's own
 kernel is booted under it with an initrd of one tiny program, which says that it runs (trial.py).
-The verdict is cached per boot of the host, user and QEMU.
+The verdict is cached per boot of the host, user and QEMU. That a trial took too long may be because
+the host was busy, so it is repeated, after a time that becomes longer with each that took too long.
 """
 
 import json
 import os
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import NamedTuple
 
 from boincvm.host.own_files import make_directory, open_own
@@ -24,6 +25,10 @@ from boincvm.paths import cache_directory
 
 LIMIT = 2.5
 """Seconds that the trial boot may take; working hardware needs a fifth of that."""
+
+FIRST_PAUSE = 600.0
+"""Seconds until a trial that took too long is repeated; the next pauses are 6 times longer each."""
+_LONGEST_PAUSE = 86_400.0
 
 _NAME = ACCELERATOR.upper()
 _UNPROVED = ("hvf", "whpx")
@@ -41,6 +46,14 @@ class Verdict(NamedTuple):
     seconds: float
     """How long the probe took."""
     cached: bool = False
+    late: int = 0
+    """So many trials, one after the other, took too long."""
+    valid_until: float = 0.0
+    """When the trial is repeated, in seconds since 1970; 0 for never."""
+
+
+class _LateError(Exception):
+    """A trial took too long."""
 
 
 def known_verdict(kernel: Path) -> Verdict | None:
@@ -61,18 +74,32 @@ async def probe(kernel: Path | None, *, refresh: bool = False) -> Verdict:
     obstacle = _why_not_even_tried(kernel, target)
     if obstacle or kernel is None:
         return Verdict("tcg", obstacle, 0.0)
-    known = None if refresh else _load(cache, key)
-    if known is not None:
-        return known
-    begin = monotonic()
-    failure = await _try_accelerator(kernel, target)
+    former = _load(cache, key, is_valid=False)
+    if former is not None and not refresh and _is_valid(former):
+        return former
+    begin, late = monotonic(), 0
+    try:
+        failure = await _try_accelerator(kernel, target)
+    except _LateError as error:
+        failure, late = str(error), (former.late if former is not None else 0) + 1
     verdict = Verdict(
         "tcg" if failure else ACCELERATOR,
         failure or f"a kernel booted under {_NAME}{_with_boincvm()}",
         round(monotonic() - begin, 3),
+        late=late,
+        valid_until=time() + _pause(late) if late else 0.0,
     )
     _store(cache, key, verdict)
     return verdict
+
+
+def _pause(late: int) -> float:
+    return min(FIRST_PAUSE * 6.0 ** min(late - 1, 9), _LONGEST_PAUSE)
+
+
+def _is_valid(verdict: Verdict) -> bool:
+    """Tell whether a stored verdict counts now; the clock may have been set back since."""
+    return verdict.valid_until == 0 or 0 < verdict.valid_until - time() <= _LONGEST_PAUSE
 
 
 def _with_boincvm() -> str:
@@ -105,7 +132,7 @@ def acceleration_remedy(kernel: Path | None) -> str:
 
 
 async def _try_accelerator(kernel: Path, target: Target) -> str:
-    """Return why the accelerator does not work, or "" if it does."""
+    """Return why the accelerator does not work, or "" if it does. Raises _LateError."""
     # A trial is rare.
     from boincvm.host import memory_files
     from boincvm.hypervisor.qemu.trial import has_run, trial_command, trial_initrd
@@ -129,7 +156,9 @@ async def _try_accelerator(kernel: Path, target: Target) -> str:
             async with asyncio.timeout(LIMIT):
                 status = await process.wait()
         except TimeoutError:
-            return f"{_NAME} is available, but a kernel did not boot under it within {LIMIT} s"
+            raise _LateError(
+                f"{_NAME} is available, but a kernel did not boot under it within {LIMIT} s"
+            ) from None
         finally:
             process.kill()
             await process.wait()
@@ -159,13 +188,15 @@ def _key(target: Target) -> str:
     return "|".join([boot_id(), user_id(), stamp])
 
 
-def _load(cache: Path, key: str) -> Verdict | None:
+def _load(cache: Path, key: str, *, is_valid: bool = True) -> Verdict | None:
+    """Return the verdict for `key`, or None if there is none, or no valid one with `is_valid`."""
     try:
         with open_own(cache) as file:
             stored = json.loads(file.read(_MOST_BYTES))
         if stored["key"] != key:
             return None
-        return Verdict(**stored["verdict"])._replace(cached=True)
+        verdict = Verdict(**stored["verdict"])._replace(cached=True)
+        return verdict if not is_valid or _is_valid(verdict) else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

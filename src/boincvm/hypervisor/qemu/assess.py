@@ -47,6 +47,7 @@ def assess(find_kernel: FindKernel) -> Verdict:
         acceleration=f"{found.accelerator}: {found.reason}",
         abilities=ABILITIES,
         is_final=kernel is not None,
+        valid_until=found.valid_until,
     )
     if found.accelerator != "tcg":
         return verdict._replace(
