@@ -1,28 +1,38 @@
 """Conversion of byte strings to text and back without loss.
 
 BOINC has no encoding: a name, an argument or a message is bytes, and only its author knows
-what they stand for. Inside the program such bytes are `str` as `os.fsdecode` makes it, whatever the
-locale; this module converts them.
+what they stand for. Inside the program such bytes are `str` as `os.fsdecode` makes it on POSIX,
+whatever the locale; this module converts them. So it is for what guests send. On Windows
+`os.fsdecode` fails for bytes that are not UTF-8: there it is for this host's own names alone.
 """
 
-import os
 import re
+import sys
 
 _ENTITY = re.compile(rb"&(?:#([0-9]{1,20})|#[xX]([aAdD])|(lt|gt|amp|quot|apos));")
 _NAMED = {b"lt": b"<", b"gt": b">", b"amp": b"&", b"quot": b'"', b"apos": b"'"}
 
 
+def decoded(data: bytes) -> str:
+    """Return any bytes as a text from which `encoded` makes the same bytes again."""
+    return data.decode(sys.getfilesystemencoding(), "surrogateescape")
+
+
 def encoded(text: str) -> bytes:
     """Return the bytes that `text` came from; characters foreign to the locale become UTF-8."""
     try:
-        return os.fsencode(text)
+        return _encoded(text)
     except UnicodeEncodeError:
         return b"".join(map(_encoded_character, text))
 
 
+def _encoded(text: str) -> bytes:
+    return text.encode(sys.getfilesystemencoding(), "surrogateescape")
+
+
 def _encoded_character(character: str) -> bytes:
     try:
-        return os.fsencode(character)
+        return _encoded(character)
     except UnicodeEncodeError:
         return character.encode(errors="replace")
 

@@ -6,17 +6,16 @@ begins no entity stands for itself, and anything after the outermost element is 
 file never needs but a hostile one may use is refused: a DOCTYPE or any other declaration, NUL, and
 unlimited depth or number of tags.
 
-The document has no encoding: names and texts are bytes, decoded as by `os.fsdecode`. During parsing
+The document has no encoding: names and texts are bytes, decoded as by `byte_text`. During parsing
 each byte is one character, as in Latin-1.
 """
 
-import os
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from boincvm.byte_text import without_entities
+from boincvm.byte_text import decoded, without_entities
 
 LARGEST_DOCUMENT = 1 << 20
 """Bytes."""
@@ -216,7 +215,7 @@ def _without_entities(text: str, line: int) -> str:
 
 def _text(text: str) -> str:
     """Decode `text`, one character per byte, as the system decodes bytes."""
-    return text if text.isascii() else os.fsdecode(text.encode("latin-1"))
+    return text if text.isascii() else decoded(text.encode("latin-1"))
 
 
 def _shown(text: str) -> str:

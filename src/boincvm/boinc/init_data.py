@@ -2,7 +2,7 @@
 
 Read as leniently as BOINC reads it: tags are searched for, and a value that is missing, garbled or
 out of range gets BOINC's default. (lib/app_ipc.cpp, parse_init_data_file; lib/prefs.cpp, defaults.)
-Texts are bytes, decoded as by `os.fsdecode`.
+Texts are bytes, decoded as by `byte_text`.
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boincvm.boinc.tags import boolean, element, integer, number, string, unescape
+from boincvm.byte_text import decoded
 from boincvm.errors import HostError
 from boincvm.host.files import open_descriptor
 
@@ -135,7 +136,7 @@ def read_init_data(slot: Path) -> InitData | None:
         ) from error
     if len(data) > LARGEST_FILE:
         raise InitDataError(f"{FILE_NAME} has more than {LARGEST_FILE} bytes")
-    text = os.fsdecode(data)
+    text = decoded(data)
     if "<app_init_data>" not in text:
         raise InitDataError(f"{FILE_NAME} has no <app_init_data>")
     return parse_init_data(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from boincvm.boinc.init_data import InitData
 from boincvm.boinc.tags import element
+from boincvm.byte_text import decoded
 from boincvm.errors import InputFileError
 from boincvm.host.files import open_descriptor
 from boincvm.tree_entries import UnsafePathError, components, shown
@@ -80,4 +81,4 @@ def target(path: Path) -> str | None:
         os.close(descriptor)
     if b"<soft_link>" not in line:
         return None  # a program, whose bytes are no text
-    return element(os.fsdecode(line), "soft_link") or None
+    return element(decoded(line), "soft_link") or None

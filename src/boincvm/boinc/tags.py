@@ -1,12 +1,11 @@
 """Text between tags, found as BOINC finds it in messages: by substring, not as XML.
 
-Texts are bytes, decoded as by `os.fsdecode`.
+Texts are bytes, decoded as by `byte_text`.
 """
 
-import os
 from math import isfinite
 
-from boincvm.byte_text import without_entities
+from boincvm.byte_text import decoded, encoded, without_entities
 
 _WHITE_SPACE = " \t\n\v\f\r"
 """White space by C's isspace; Unicode has more, which BOINC does not strip."""
@@ -50,7 +49,7 @@ def boolean(text: str, name: str) -> bool:
 
 def unescape(text: str) -> str:
     """Decode the entities that BOINC knows; `&#195;` is one byte."""
-    return os.fsdecode(without_entities(os.fsencode(text))) if "&" in text else text
+    return decoded(without_entities(encoded(text))) if "&" in text else text
 
 
 def escape(text: str) -> str:

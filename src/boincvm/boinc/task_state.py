@@ -6,11 +6,11 @@ it learns of, and adopts values larger than those that it knows. (client/app_con
 exit_tasks, write_task_state_file and read_task_state_file.)
 """
 
-import os
 from pathlib import Path
 
 from boincvm.boinc.init_data import InitData
 from boincvm.boinc.tags import element, escape
+from boincvm.byte_text import decoded
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import read_regular
 
@@ -45,7 +45,7 @@ def _project_url(init_data: InitData) -> str | None:
     if not directory.is_absolute() or not init_data.result_name:
         return None
     try:
-        text = os.fsdecode(read_regular(directory / _CLIENT_STATE, _MOST_BYTES))
+        text = decoded(read_regular(directory / _CLIENT_STATE, _MOST_BYTES))
     except FileNotFoundError:
         return None
     for part in text.split("<active_task>")[1:]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from boincvm.boinc import init_data, segment, trickles, uploads
 from boincvm.boinc.tags import escape
+from boincvm.byte_text import decoded
 from boincvm.host.atomic_files import write_atomically
 
 Value = str | int | float
@@ -94,10 +95,10 @@ class FakeSlot:
         return path
 
     def take_trickle_up(self) -> str | None:
-        """Return the text of trickle_up.xml, decoded as by `os.fsdecode`, and remove the file."""
+        """Return the text of trickle_up.xml, decoded as by `byte_text`, and remove the file."""
         path = self.path / trickles.TRICKLE_UP_FILE
         try:
-            text = os.fsdecode(path.read_bytes())
+            text = decoded(path.read_bytes())
         except FileNotFoundError:
             return None
         path.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from boincvm import tree_entries
 from boincvm.bus.stomp import Frame, StompError
+from boincvm.byte_text import encoded
 from boincvm.errors import HostDiskFullError, HypervisorError, OutputFileError, host_error
 from boincvm.guestlink.display import Progress, no_progress, printable, shown
 from boincvm.guestlink.headers import number
@@ -221,7 +222,7 @@ class _Get:
         """Receive the tree. Raises OSError, UnsafePathError."""
         try:
             if self._transfer_disk is None:
-                self._call.send("get", {}, os.fsencode(str(source)))
+                self._call.send("get", {}, encoded(str(source)))
                 await self._done
             else:
                 async with self._transfer_disk.guest_lock:
@@ -229,7 +230,7 @@ class _Get:
                     headers = {"slots": slots, "slot-size": str(SLOT)}
                     if self._root_disk is not None:
                         headers["disk-piece"] = str(DISK_PIECE)
-                    self._call.send("get", headers, os.fsencode(str(source)))
+                    self._call.send("get", headers, encoded(str(source)))
                     await self._done
         except BaseException:
             self._remove(self._part)

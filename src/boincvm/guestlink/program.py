@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 from boincvm import tree_entries
 from boincvm.bus.stomp import MAXIMUM_BODY, Frame, StompError
+from boincvm.byte_text import encoded
 from boincvm.errors import BoincvmError, GuestDiedError, ProgramStartError
 from boincvm.exec_errors import advice_for, packages_of
 from boincvm.exit_codes import ExitCode
@@ -94,9 +95,9 @@ class GuestProgram:
         self._prepare(link, output, on_stdin_room, on_status, on_usage)
         self._name = shown(PurePosixPath(argv[0]))
         pairs = [f"{name}={value}" for name, value in environment.items()]
-        arguments = [os.fsencode(argument) for argument in (*argv, *pairs)]
+        arguments = [encoded(argument) for argument in (*argv, *pairs)]
         self._arguments: list[bytes] = arguments
-        body = b"\0".join([os.fsencode(directory), *arguments])
+        body = b"\0".join([encoded(directory), *arguments])
         if len(body) > MAXIMUM_BODY:
             raise ProgramStartError(
                 f"arguments and environment are larger than {format_size(MAXIMUM_BODY)}",
@@ -295,7 +296,7 @@ class GuestProgram:
         all watched paths. Raises ValueError if the path is not beneath the directory, or there are
         too many.
         """
-        name = os.fsencode(path)
+        name = encoded(path)
         if not tree_entries.components(name) or len(self._watched) >= MOST_WATCHES:
             raise ValueError(f"{tree_entries.shown(name)} cannot be watched")
         self._on_change = on_change

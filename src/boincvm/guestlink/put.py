@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 
 from boincvm.bus.stomp import Frame, StompError
+from boincvm.byte_text import encoded
 from boincvm.errors import BoincvmError, HostDiskFullError, InputFileError, LimitError, host_error
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.display import Progress, no_progress, printable, shown
@@ -64,7 +65,7 @@ class _Put:
 
     async def send(self, root: int, path: bytes, destination: PurePosixPath) -> None:
         try:
-            self._call.send("put", {}, os.fsencode(str(destination)))
+            self._call.send("put", {}, encoded(str(destination)))
             for entry, descriptor in filetree.walk(root, path):
                 self._call.send("entry", entry.headers(), entry.path + b"\0" + entry.target)
                 if descriptor >= 0:

@@ -5,12 +5,11 @@ messages of a newer guest are harmless too.
 """
 
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from boincvm.byte_text import one_line
+from boincvm.byte_text import decoded, one_line
 
 LONGEST = 4095
 """Bytes of a line without its end: what one write to a FIFO takes as a whole (PIPE_BUF)."""
@@ -125,7 +124,7 @@ class StatusReader:
 
 def read_message(line: bytes) -> StatusMessage | None:
     """Return the message in `line`, or None if it is not valid."""
-    text = os.fsdecode(line)
+    text = decoded(line)
     name, *values = text.split(" ", 1)
     reader = _READERS.get(name)
     return None if reader is None else reader(values[0].strip(" ") if values else "")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from boincvm.byte_text import decoded
 from boincvm.host.files import create_new, sync_directory, sync_file
 from boincvm.host.renames import replace
 
@@ -19,7 +20,7 @@ def replacement(path: Path, *, is_unique: bool = False, is_synced: bool = True) 
     `is_unique`: several processes may replace it at the same time. `is_synced`: the content is on
     the disk before the name leads to it. Raises OSError; nothing has changed then.
     """
-    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
+    name = decoded(os.fsencode(path.name)[:_LONGEST_NAME])
     unique = f".{os.urandom(4).hex()}" if is_unique else ""
     part = path.with_name(f".{name}{unique}.part")
     try:

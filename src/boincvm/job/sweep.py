@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from boincvm.byte_text import decoded
 from boincvm.errors import InputFileError, UsageError
 from boincvm.job.files import unsent_files
 from boincvm.job.model import Job, MachineTask
@@ -109,7 +110,7 @@ def _lines(name: str) -> list[str]:
             f"the file of inputs {name!r} has more than {_MOST_BYTES >> 20} MiB",
             hint="divide it, and run one sweep after the other",
         )
-    return [os.fsdecode(line) for line in data.splitlines() if line]
+    return [decoded(line) for line in data.splitlines() if line]
 
 
 def _combine(lists: list[_List]) -> Iterable[tuple[str, ...]]:

@@ -1,11 +1,11 @@
 """Outputs that a job names by a pattern: what matches it in the guest."""
 
-import os
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from boincvm import tree_entries
+from boincvm.byte_text import decoded, encoded
 from boincvm.errors import OutputFileError
 from boincvm.guestlink.display import shown
 from boincvm.job.model import OutputFile
@@ -68,11 +68,11 @@ def listed_outputs(
             tree_entries.components(path)
         except UnsafePathError as error:
             raise OutputFileError(f"{name}: {error}") from error
-        if not _is_match(path, os.fsencode(output.source)):
+        if not _is_match(path, encoded(str(output.source))):
             raise OutputFileError(
                 f"{name}: the guest lists {tree_entries.shown(path)}, which does not match it"
             )
-        source = PurePosixPath(os.fsdecode(path))
+        source = PurePosixPath(decoded(path))
         destination = output.destination / (source if output.keeps_path else source.name)
         if destination in taken:
             raise OutputFileError(

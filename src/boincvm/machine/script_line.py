@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from boincvm.byte_text import decoded
 from boincvm.guestlink.display import shown
 from boincvm.guestlink.program import InterpreterMissingError
 from boincvm.host.files import open_regular
@@ -72,4 +73,4 @@ def _named_by(script: Path) -> str | None:
             match = _LINE.match(file.read(_LONGEST))
     except OSError:  # it has gone since it was sent
         return None
-    return None if match is None else os.fsdecode(match[1])
+    return None if match is None else decoded(match[1])

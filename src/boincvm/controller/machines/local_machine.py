@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from boincvm.byte_text import decoded
 from boincvm.controller.protocol.report import Report
 from boincvm.controller.protocol.vm_state import VmState
 from boincvm.errors import BoincvmError, HostError
@@ -142,7 +143,7 @@ class LocalMachine:
 
     def _is_shim(self, pid: int) -> bool:
         """Tell whether a process is this machine's shim: process ids are reused."""
-        names = {Path(os.fsdecode(argument)).name for argument in command_line(pid)}
+        names = {Path(decoded(argument)).name for argument in command_line(pid)}
         return {_SHIM, self.directory.directory.name} <= names
 
     def _watch(self, pid: int) -> None:

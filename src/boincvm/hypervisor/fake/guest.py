@@ -2,11 +2,11 @@
 
 import asyncio
 import errno
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from boincvm.bus.stomp import LINK_VERSION, Frame, Parser, encode
+from boincvm.byte_text import decoded
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ class FakeGuest(asyncio.Protocol):
         directory, *arguments = frame.body.split(b"\0")
         count = int(frame.headers["arguments"])
         pairs = dict(pair.split(b"=", 1) for pair in arguments[count:])
-        program = self.programs.get(os.fsdecode(arguments[0]))
+        program = self.programs.get(decoded(arguments[0]))
         if program is None:
             sent = (
                 self.files.get(arguments[0].removeprefix(b"./")) if b"/" in arguments[0] else None

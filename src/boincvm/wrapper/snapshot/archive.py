@@ -24,6 +24,7 @@ from typing import BinaryIO, NamedTuple
 from boincvm import __version__, json_value
 from boincvm.boinc.init_data import InitDataError, read_init_data
 from boincvm.boinc.soft_link import SoftLinkError, resolve
+from boincvm.byte_text import decoded
 from boincvm.errors import (
     HostError,
     InputFileError,
@@ -96,7 +97,7 @@ def read_all(
         left = dict(snapshot.files)
         try:
             for member in archive:
-                name = os.fsdecode(member.name)
+                name = decoded(member.name)
                 seal = left.pop(name, None)
                 if seal is None or member.kind != "file" or member.size != seal.size:
                     raise damaged(path, f"{name[:80]!r} does not belong in it")
