@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,8 @@ _REQUEST_LIMIT = 20.0
 """Seconds for the client to answer."""
 _FINISHED = f"Computation for task {RESULT} finished"
 _POSTPONED = re.compile(rf"[Tt]ask(?: {RESULT})? postponed.*")
+_FILE = re.compile(r"\b(?:in|out)put_\d+\b")
+"""Names of a task's files in the client's directory."""
 _LARGEST_STATE = 16 << 20
 _COMPLETE = ("4", "5")
 """The states of a result whose files are being uploaded, or have been."""
@@ -138,7 +140,9 @@ def run_trial(
     with tempfile.TemporaryDirectory(prefix="boincvm-") as temporary:
         data = Path(temporary)
         project = lay_out(data, work, Preferences(), ("task",))
-        postponed = _run_client(client, data, show)
+        names = {file.name: file.open_name for file in work.inputs}
+        names |= {file.name: file.open_name for file in work.outputs}
+        postponed = _run_client(client, data, lambda line: show(_with_logical_names(line, names)))
         ended = (
             Ended(0, _stderr_so_far(data), postponed=postponed)
             if postponed
@@ -150,6 +154,11 @@ def run_trial(
             else:
                 ended = ended._replace(missing=(*ended.missing, name))
     return ended
+
+
+def _with_logical_names(line: str, names: Mapping[str, str]) -> str:
+    """Return a line of the client's with the names by which the user knows the task's files."""
+    return _FILE.sub(lambda found: names.get(found[0], found[0]), line)
 
 
 def _run_client(client: str, data: Path, show: Callable[[str], None]) -> str:
