@@ -25,7 +25,7 @@ DRIVERS = [name for name in os.environ.get("BOINCVM_TEST_DRIVERS", "").split(","
 _INTERPRETED = "virtualbox"
 """A boot takes a minute or two in the real VirtualBox's interpreter (support/virtualbox). So its
 machines are copies of one that has booted, and what needs boots of its own, or computes for long,
-is left to tests/vm/test_virtualbox.py."""
+is left to tests/vm/virtualbox."""
 _ARM64 = "qemu-aarch64"
 """QEMU with an image for arm64, under emulation. What differs from x86-64 is in a machine's boot,
 its devices and its state; so here, too, machines are copies, and what only needs boots is left

@@ -1,4 +1,4 @@
-"""Which layer a machine of VirtualBox writes to; tests/vm/test_virtualbox.py saves real ones."""
+"""Which layer a machine of VirtualBox writes to; tests/vm/virtualbox saves real ones."""
 
 from pathlib import Path
 from types import SimpleNamespace

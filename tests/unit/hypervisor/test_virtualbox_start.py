@@ -1,4 +1,4 @@
-"""Why a machine of VirtualBox does not resume; tests/vm/test_virtualbox.py runs real ones."""
+"""Why a machine of VirtualBox does not resume; tests/vm/virtualbox runs real ones."""
 
 from pathlib import Path
 from types import SimpleNamespace
