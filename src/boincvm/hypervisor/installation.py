@@ -30,7 +30,7 @@ _DEBIAN = PackageManager(
     ("apt-get", "install", "--no-install-recommends"),
     ("-y",),
     ("qemu-system-x86", "qemu-utils", "util-linux"),
-    ("user-mode-linux",),
+    ("user-mode-linux", "bubblewrap"),  # which runs only in a sandbox
     libvirt=(
         *("libvirt-daemon", "libvirt-daemon-driver-qemu"),
         *("libvirt-dev", "pkg-config", "gcc", "libc6-dev"),
