@@ -30,7 +30,7 @@ settings.load_profile("boincvm")
 HERE = Path(__file__).parent
 OF_MACHINES = ("boinc", "hypervisor", "vm")
 """Directories of tests that start machines."""
-WARMED = ((), ("--memory", "256M"), ("--balloon",))
+WARMED = ((), ("--memory", "256M"), ("--balloon",), ("--memory", "256M", "--controller"))
 """Machines of these shapes start from golden snapshots; of another they boot."""
 
 

@@ -20,6 +20,7 @@ _ARPHRD_ETHER = 1  # linux/if_arp.h
 _CARD = b"eth0"
 _HOSTS = "/etc/hosts"
 _OWN_ADDRESS = b"127.0.1.1\t"  # as Debian has it
+_FIFREEZE = 0xC0045877  # linux/fs.h
 _EXT4_IOC_RESIZE_FS = 0x40086610  # _IOW('f', 16, __u64), fs/ext4/ext4.h
 
 
@@ -165,9 +166,15 @@ def grow_root() -> None:
 
 def power_off() -> None:
     """Write all buffers to the disk and end the machine; does not return."""
-    os.sync()
     # The hypervisor ends the machine at a reset; `b` resets without the help of any program.
     trigger = os.open("/proc/sysrq-trigger", os.O_WRONLY | os.O_CLOEXEC)
+    root = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
+    os.sync()
+    try:
+        # Nothing is written after that, and its journal need not be replayed, as if unmounted.
+        fcntl.ioctl(root, _FIFREEZE, 0)
+    except OSError:
+        pass  # another file system, or a disk with errors
     os.write(trigger, b"b")
     _signal.pause()
 

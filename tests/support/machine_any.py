@@ -60,7 +60,7 @@ def machine_from(home: Home, source: str) -> Iterator[AnyMachine]:
     machine = AnyMachine(home, source)
     home.run("create", machine.name, "--memory", f"{_MEMORY[source]}M")
     if source == "cloned":
-        home.run("image", "warm", "--memory", f"{_MEMORY[source]}M", "base")
+        home.run("image", "warm", "--controller", "--memory", f"{_MEMORY[source]}M", "base")
     before = _last_use()
     home.run("start", machine.name)
     if source == "cloned":
@@ -80,7 +80,7 @@ def _last_use() -> int:
     Others may make and remove snapshots of other images meanwhile.
     """
     store = ImageStore()
-    name = f"{store.digest_of('base')[:16]}-{_MEMORY['cloned']}-1"
+    name = f"{store.digest_of('base')[:16]}-{_MEMORY['cloned']}-1-durable"
     try:
         return (store.golden / name / TABLE).stat().st_mtime_ns
     except FileNotFoundError:

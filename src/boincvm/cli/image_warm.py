@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--driver", default=DEFAULT, metavar="NAME", help=f"of the machines (default: {DEFAULT})"
     )
+    parser.add_argument(
+        "--controller", action="store_true", help="for machines of the controller, not for runs"
+    )
     # Like a machine that runs under a BOINC client.
     parser.add_argument("--balloon", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
@@ -57,6 +60,7 @@ def warm(arguments: argparse.Namespace) -> int:
                 ImageStore(arguments.store),
                 shape,
                 balloon=arguments.balloon,
+                durable=arguments.controller,
                 driver_name=arguments.driver,
             )
         )

@@ -11,6 +11,7 @@ from boincvm.host.own_files import make_directory
 
 if sys.platform == "win32":
     from boincvm.host.locks_windows import (
+        ARE_INHERITED,
         close_directory_lock,
         is_at,
         lock,
@@ -23,6 +24,7 @@ if sys.platform == "win32":
     )
 else:
     from boincvm.host.locks_posix import (
+        ARE_INHERITED,
         close_directory_lock,
         is_at,
         lock,
@@ -35,6 +37,7 @@ else:
     )
 
 __all__ = [
+    "ARE_INHERITED",
     "close_directory_lock",
     "exclusive",
     "is_at",

@@ -12,6 +12,10 @@ from boincvm.host.files import open_descriptor
 assert sys.platform != "win32"
 
 
+ARE_INHERITED = True
+"""A child process that inherits a descriptor holds its lock, too."""
+
+
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Try to lock until the descriptor is closed; return False if another process has the lock."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

@@ -12,6 +12,7 @@ from pathlib import Path
 
 assert sys.platform == "win32"
 
+ARE_INHERITED = False
 _EXCLUSIVE, _FAIL_IMMEDIATELY = 2, 1
 _BEYOND = 0x7FFF_FFFF
 """The high half of the offset of the byte that is locked."""

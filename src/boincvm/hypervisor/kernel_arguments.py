@@ -21,6 +21,10 @@ COMMON = (
     "sysctl.vm.compaction_proactiveness=0",
     "sysctl.vm.stat_interval=120",
 )
+JOURNAL = "boincvm_journal=yes"
+"""The init script mounts the root with its journal: the disk may be booted from again, however the
+machine ends. Without it nothing is written twice: the disk of a run is discarded with it, and a
+checkpoint holds memory and disk of the same moment, so there is never a journal to replay."""
 X86_64 = (
     *COMMON,
     # Hypervisors deliver the timer's interrupts. Linux would wait for ten of them at each boot, and

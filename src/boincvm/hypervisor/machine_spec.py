@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from boincvm.hypervisor.architecture import Architecture
+from boincvm.hypervisor.kernel_arguments import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,7 @@ class MachineSpec(NamedTuple):
     hypervisor has them open, if the host's system can do that: nothing is left, even if we are
     killed."""
     kernel_arguments: tuple[str, ...] = ()
+    """Of the caller; a driver gives the kernel `own_arguments`."""
     balloon: bool = False
     """The guest gives unused memory back to the host and obeys `Machine.balloon`, if the driver has
     any; its boot takes a little longer."""
@@ -66,12 +68,18 @@ class MachineSpec(NamedTuple):
     host_name: str = ""
     """The guest's host name, a label of RFC 1123; empty means the image's own."""
     durable: bool = False
-    """What the guest has synced survives a power cut of the host, as on a real disk. Otherwise the
-    guest never waits for the disk, and only what belongs to a checkpoint survives a power cut."""
+    """What the guest has synced survives a power cut of the host, as on a real disk, and its file
+    system has a journal. Otherwise the guest never waits for the disk, and only what belongs to a
+    checkpoint survives the machine's sudden end."""
     architecture: Architecture = Architecture.X86_64
     """Its processor's. A driver makes machines of those that its package's abilities name."""
     environment: Mapping[str, str] = _NO_ENVIRONMENT
     """What the image adds to the environment of programs in its guest. No driver needs it."""
+
+    @property
+    def own_arguments(self) -> tuple[str, ...]:
+        """Return the kernel's arguments that every driver passes on."""
+        return (*self.kernel_arguments, JOURNAL) if self.durable else self.kernel_arguments
 
 
 DISPLAY_SOCKET = "display.sock"

@@ -28,7 +28,7 @@ from boincvm.hypervisor.boot_loader import (
     read_content,
     read_kernel,
 )
-from boincvm.hypervisor.kernel_arguments import X86_64
+from boincvm.hypervisor.kernel_arguments import JOURNAL, X86_64
 from boincvm.image.manifest import MOST_BYTES
 from boincvm.image.store import Image
 
@@ -121,7 +121,8 @@ def kernel_arguments(command: str) -> str:
 
     It stops where it cannot do that: nobody would see why it starts again and again.
     """
-    return f'{" ".join(X86_64)} panic=0 console=ttyS0 boincvm.shell="({command}); poweroff -f"'
+    arguments = " ".join((*X86_64, JOURNAL, "panic=0", "console=ttyS0"))
+    return f'{arguments} boincvm.shell="({command}); poweroff -f"'
 
 
 def disk_room(image: Image) -> int:

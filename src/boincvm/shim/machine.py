@@ -26,6 +26,7 @@ from boincvm.guestlink.host_name import host_name
 from boincvm.guestlink.link import GuestLink
 from boincvm.hypervisor.contract import EndCause, MachineEnd
 from boincvm.hypervisor.registry import DEFAULT, open_driver
+from boincvm.image.journal import has_journal
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Limits
 from boincvm.machine.checkpointing import Identity, write_checkpoint
@@ -172,6 +173,7 @@ class ShimMachine:
         if number is None:
             self._set(VmState.STARTING, started_at=time.time())
             spec = spec._replace(layers=self.status.layers)
+            await in_side_thread(self._warn_of_damage, image)
         else:
             self._set(VmState.RESTORING, started_at=time.time())
             saved = await in_side_thread(read_checkpoint, self.directory, number)
@@ -203,6 +205,19 @@ class ShimMachine:
                 f"the image {name} has changed since the machine's disk was made",
                 hint="create a new machine, or restore the previous image",
             ) from error
+
+    def _warn_of_damage(self, image: Image) -> None:
+        """Log that the disk may be damaged, if it was in use at the end and has no journal.
+
+        Raises OSError, HypervisorError.
+        """
+        if self.status.layers and not self.status.was_shut_down and not has_journal(image.root):
+            _LOG.warning(
+                "its file system has no journal, and it was not shut down: files may be damaged."
+                " To prevent that, build its image %s again with this version of boincvm, and"
+                " create the machine again",
+                self.definition.image,
+            )
 
     def come_up(self, image: str, layers: tuple[str, ...], in_use: frozenset[str]) -> None:
         """Record that it runs, with the disk `layers`, which are on disk already.

@@ -5,7 +5,7 @@ from pathlib import Path
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.job.model import MachineShape
 from boincvm.machine.golden.background import command
-from boincvm.machine.golden.snapshots import snapshot_name
+from boincvm.machine.golden.snapshots import needs, snapshot_name
 
 DIGEST = "0123456789abcdef" * 4
 SPEC = MachineSpec(*map(Path, ("/d", "/kernel", "/initrd", "/root")), memory=256 << 20, cpus=2)
@@ -17,6 +17,15 @@ def test_each_driver_has_its_own() -> None:
     assert snapshot_name(DIGEST, SPEC, {}) == "0123456789abcdef-256-2"
     theirs = snapshot_name(DIGEST, SPEC._replace(network=True), {"driver": "virtualbox"})
     assert theirs == "0123456789abcdef-256-2-network-virtualbox"
+
+
+def test_those_with_a_journal_are_others() -> None:
+    """A copy's root is mounted as that of the snapshot is."""
+    durable = SPEC._replace(durable=True)
+    assert snapshot_name(DIGEST, durable, {}) == "0123456789abcdef-256-2-durable"
+    assert needs(DIGEST, durable, {}) != needs(DIGEST, SPEC, {})
+    assert "--controller" in command(MachineShape(), Path("/s"), balloon=False, durable=True)
+    assert "--controller" not in command(MachineShape(), Path("/s"), balloon=False)
 
 
 def test_one_is_made_with_the_driver_that_ran() -> None:

@@ -325,7 +325,7 @@ def _check_image_name(name: str, *, force: bool) -> None:
 
 
 def _check_was_shut_down(machine_id: str, status: Status) -> None:
-    """Check that nothing is missing on a disk: its file system has no journal.
+    """Check that nothing that its guest has written is missing on a disk.
 
     Raises MachineStateError.
     """

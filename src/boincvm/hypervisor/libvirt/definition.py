@@ -124,7 +124,7 @@ def _boot(root: Element, spec: MachineSpec, domain: Domain) -> None:
         return
     if spec.initrd is None:
         raise HypervisorError("the machine was given a kernel, but no initrd")
-    arguments = [*KERNEL_ARGUMENTS, *spec.kernel_arguments]
+    arguments = [*KERNEL_ARGUMENTS, *spec.own_arguments]
     if spec.network:
         arguments.append(f"boincvm.network={ADDRESSES}")
     if spec.balloon:

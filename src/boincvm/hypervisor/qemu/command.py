@@ -159,7 +159,7 @@ def _memory(size: int, launch: Launch) -> list[str]:
 def _boot(spec: MachineSpec, target_arguments: Sequence[str]) -> list[str]:
     if spec.kernel is None:
         return []  # the firmware boots the root disk
-    arguments = [*target_arguments, *spec.kernel_arguments]
+    arguments = [*target_arguments, *spec.own_arguments]
     if spec.network:
         arguments.append(f"boincvm.network={ADDRESSES}")
     if spec.balloon:

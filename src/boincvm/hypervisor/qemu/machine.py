@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from boincvm.errors import HypervisorError, HypervisorKilledError
 from boincvm.host.files import KEEPS_UNLINKED, remove_if_empty
+from boincvm.host.locks import ARE_INHERITED
 from boincvm.host.process_tree import own_usage
 from boincvm.host.virtualization import HAS_MEMORY_FILES
 from boincvm.hypervisor import contract
@@ -27,6 +28,7 @@ from boincvm.hypervisor.contract import (
     RecordLayers,
     Usage,
 )
+from boincvm.hypervisor.disk_lock import DiskLock
 from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile, disk_failure, open_files
 from boincvm.hypervisor.process_end import end_by_signal
 from boincvm.hypervisor.qemu.balloon import ASK_PERIOD, Balloon
@@ -211,7 +213,7 @@ class QemuMachine:
         await self.create()
         source = self._prepare()
         try:
-            process = self._process = self._take_process(source)
+            process = self._process = await self._take_process(source)
             self._asked_to_end = False
             process.watch_output()
             try:
@@ -231,11 +233,22 @@ class QemuMachine:
         self.state = MachineState.PAUSED if stands_still else MachineState.RUNNING
         return SocketChannel(link)
 
-    def _take_process(self, source: StartSource) -> QemuProcess:
+    async def _take_process(self, source: StartSource) -> QemuProcess:
         started, self._started = self._started, None
         if started is not None:
             return started.process
-        return QemuProcess(self.spec, self._accelerator, self._launch, source.descriptors)
+        if not self.spec.durable or not ARE_INHERITED:
+            return self._new_process(source.descriptors)
+        lock = await DiskLock.take(self.spec.directory)
+        try:
+            process = self._new_process((*source.descriptors, lock.descriptor))
+            lock.note(process.child.pid)
+        finally:
+            lock.close()
+        return process
+
+    def _new_process(self, descriptors: tuple[int, ...]) -> QemuProcess:
+        return QemuProcess(self.spec, self._accelerator, self._launch, descriptors)
 
     def _close_source(self) -> None:
         if self._source is not None:

@@ -42,7 +42,7 @@ def kernel_arguments(
         *(_OF_OUR_KERNEL if is_own else ()),
         "boincvm.link=serial",
         *(() if card is None else network),
-        *spec.kernel_arguments,
+        *spec.own_arguments,
     ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ KERNEL_ARGUMENTS = (*X86_64, "console=ttyS2", "boincvm.link=serial")
 def kernel_arguments(spec: MachineSpec) -> str:
     """Return the kernel's command line."""
     network = (f"boincvm.network={_ADDRESSES}",) if spec.network else ()
-    return " ".join((*KERNEL_ARGUMENTS, *network, *spec.kernel_arguments))
+    return " ".join((*KERNEL_ARGUMENTS, *network, *spec.own_arguments))
 
 
 def create(name: str, directory: str, machine_id: str) -> list[str]:

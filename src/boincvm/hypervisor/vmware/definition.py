@@ -48,7 +48,7 @@ class Definition(NamedTuple):
 
 def kernel_arguments(spec: MachineSpec) -> str:
     """Return the kernel's command line."""
-    return " ".join((*KERNEL_ARGUMENTS, *spec.kernel_arguments))
+    return " ".join((*KERNEL_ARGUMENTS, *spec.own_arguments))
 
 
 def definition(spec: MachineSpec, machine: Definition) -> str:

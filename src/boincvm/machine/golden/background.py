@@ -16,7 +16,14 @@ from boincvm.machine.golden.switch import makes_more
 from boincvm.side_thread import in_side_thread
 
 
-def command(shape: MachineShape, store: Path, *, balloon: bool, driver: str = DEFAULT) -> list[str]:
+def command(
+    shape: MachineShape,
+    store: Path,
+    *,
+    balloon: bool,
+    durable: bool = False,
+    driver: str = DEFAULT,
+) -> list[str]:
     """Return the command that makes the snapshot for such machines if it does not exist yet."""
     options = [
         "--memory", f"{shape.memory >> 20}M",
@@ -24,6 +31,7 @@ def command(shape: MachineShape, store: Path, *, balloon: bool, driver: str = DE
         *(["--disk", f"{shape.disk >> 20}M"] if shape.disk else []),
         *(["--network"] if shape.network else []),
         *(["--balloon"] if balloon else []),
+        *(["--controller"] if durable else []),
         "--driver", driver,
         "--store", str(store),
     ]  # fmt: skip
@@ -47,7 +55,7 @@ class Warmers:
         if not makes_more():
             return
         shape = MachineShape(image.name, spec.memory, spec.cpus, spec.disk_size, spec.network)
-        argv = command(shape, image.golden.parent, balloon=spec.balloon)
+        argv = command(shape, image.golden.parent, balloon=spec.balloon, durable=spec.durable)
         process = ChildProcess(argv, directory=Path("/"), environment=os.environ)
         self._processes.append((process, image.golden))
 

@@ -72,7 +72,12 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
 
 
 async def warm_image(
-    store: ImageStore, shape: MachineShape, *, balloon: bool, driver_name: str = DEFAULT
+    store: ImageStore,
+    shape: MachineShape,
+    *,
+    balloon: bool,
+    durable: bool = False,
+    driver_name: str = DEFAULT,
 ) -> bool:
     """Make the snapshot for machines of this shape if it is missing; return True if it was made.
 
@@ -81,7 +86,8 @@ async def warm_image(
     with store.open(shape.image) as image:
         driver = await open_driver(driver_name, image.kernel)
         # Each snapshot gets a directory of its own in this one.
-        spec = machine_spec(shape, image, store.golden)._replace(balloon=balloon)
+        spec = machine_spec(shape, image, store.golden)
+        spec = spec._replace(balloon=balloon, durable=durable)
         return await make_golden(driver, image, spec, Limits())
 
 
@@ -94,8 +100,7 @@ def remove_goldens(store: ImageStore, digest: str) -> None:
 
 async def _boot_and_freeze(driver: Driver, spec: MachineSpec, limits: Limits) -> dict[str, object]:
     """Make the snapshot in `spec.directory`; return the guest link's state."""
-    # It is synced once it is complete.
-    spec = spec._replace(ephemeral=False, durable=False)
+    spec = spec._replace(ephemeral=False)
     async with opened(driver, spec, [Boot(freezable=True)], Settings(limits)) as machine:
         session, link = machine.session, machine.session.link
         for _ in range(PRACTICE):

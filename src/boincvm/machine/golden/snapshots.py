@@ -53,6 +53,7 @@ def snapshot_name(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -
     size = f"-{spec.disk_size >> 20}" if spec.disk_size else ""
     devices = ("-network" if spec.network else "") + ("-balloon" if spec.balloon else "")
     devices += "-display" if spec.display else ""
+    devices += "-durable" if spec.durable else ""
     driver = identity.get("driver", DEFAULT)
     devices += "" if driver == DEFAULT else f"-{driver}"
     return f"{digest[:16]}-{spec.memory >> 20}-{spec.cpus}{size}{devices}"
@@ -69,7 +70,7 @@ def needs(digest: str, spec: MachineSpec, identity: Mapping[str, str]) -> dict[s
         "network": spec.network,
         "balloon": spec.balloon,
         "display": spec.display,
-        "kernel": list(spec.kernel_arguments),
+        "kernel": list(spec.own_arguments),
         **identity,
     }
 
