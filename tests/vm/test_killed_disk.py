@@ -22,10 +22,10 @@ async def test_what_was_synced_is_there(base_image: Path, tmp_path: Path) -> Non
         await asked("create", name=VM, memory="256M")
         assert await asked.outcome("start", VM) == {"state": "running"}
         hypervisor_has_disk(asked)
-        count = await write_and_kill(asked, "life", 100, victim="hypervisor")
+        count = await write_and_kill(asked, "files", 100, victim="hypervisor")
         assert check_disk(asked, tmp_path, was_shut_down=False) == ""
         assert await asked.outcome("start", VM) == {"state": "running"}
-        assert await compare(asked, {"life": count}) == ""
+        assert await compare(asked, {"files": count}) == ""
         assert await asked.outcome("stop", VM) == {"state": "powered_off"}
         assert check_disk(asked, tmp_path, was_shut_down=True) == ""
 

@@ -34,7 +34,7 @@ class DiskLock:
     async def take(cls, directory: Path) -> Self:
         """Take the lock on the disk of the machine in `directory`.
 
-        Whoever else has it is killed, and its end is waited for. Raises HypervisorError,
+        Another process that has it is killed, and its end is waited for. Raises HypervisorError,
         HostDiskFullError.
         """
         path = directory / FILE
@@ -55,7 +55,7 @@ class DiskLock:
     def note(self, process: int) -> None:
         """Note which process has inherited the lock.
 
-        On a full disk it is not noted, and whoever wants the lock next only waits for it.
+        On a full disk it is not noted; the next one to take the lock only waits for it then.
         """
         with suppress(OSError):
             write_at(self.descriptor, str(process).encode(), 0)

@@ -25,17 +25,17 @@ from support.controller.controlled import LIMIT, Controlled, children_of, contro
 VM = "a"
 _CONTENT = """
 import os, sys
-def content(life, number):
-    return (f"{life}.{number} ".encode() * 4000)[:1 + number * 977 % 20000]
+def content(folder, number):
+    return (f"{folder}.{number} ".encode() * 4000)[:1 + number * 977 % 20000]
 """
 _WRITES = f"""{_CONTENT}
-life = sys.argv[1]
+folder = sys.argv[1]
 number = 0
 while True:
-    directory = f"{{life}}/{{number % 7}}"
+    directory = f"{{folder}}/{{number % 7}}"
     os.makedirs(directory, exist_ok=True)
     with open(f"{{directory}}/{{number}}", "wb") as file:
-        file.write(content(life, number))
+        file.write(content(folder, number))
         file.flush()
         os.fsync(file.fileno())
     print(number, flush=True)
@@ -47,16 +47,16 @@ while True:
     number += 1
 """
 _COMPARES = f"""{_CONTENT}
-for life, count in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+for folder, count in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
     for number in range(count):
         try:
-            with open(f"{{life}}/{{number % 7}}/{{number}}", "rb") as file:
+            with open(f"{{folder}}/{{number % 7}}/{{number}}", "rb") as file:
                 found = file.read()
         except OSError as error:
-            print(life, number, error.strerror)
+            print(folder, number, error.strerror)
         else:
-            if found != content(life, number):
-                print(life, number, "has other bytes")
+            if found != content(folder, number):
+                print(folder, number, "has other bytes")
 print("compared")
 """
 
@@ -80,7 +80,7 @@ class Writing:
                 await self._command.changed()
 
 
-async def write_and_kill(asked: Controlled, life: str, count: int, *, victim: str) -> int:
+async def write_and_kill(asked: Controlled, folder: str, count: int, *, victim: str) -> int:
     """Kill the `victim`, "shim" or "hypervisor", once `count` files have been synced.
 
     Returns how many had been by then. The machine has ended.
@@ -89,7 +89,7 @@ async def write_and_kill(asked: Controlled, life: str, count: int, *, victim: st
     assert machine is not None
     shim = asked.shim(VM)
     (hypervisor, *_) = children_of(shim)
-    writing = Writing(asked, await asked.begin(VM, "python3", "-c", _WRITES, life))
+    writing = Writing(asked, await asked.begin(VM, "python3", "-c", _WRITES, folder))
     await writing.until(count)
     os.kill(shim if victim == "shim" else hypervisor, signal.SIGKILL)
     async with asyncio.timeout(LIMIT):
@@ -98,8 +98,8 @@ async def write_and_kill(asked: Controlled, life: str, count: int, *, victim: st
 
 
 async def compare(asked: Controlled, counts: dict[str, int]) -> str:
-    """Return what is wrong with the files of each life, of which so many had been synced."""
-    arguments = [word for life, count in counts.items() for word in (life, str(count))]
+    """Return what is wrong with the files in each folder, of which so many had been synced."""
+    arguments = [word for folder, count in counts.items() for word in (folder, str(count))]
     ((code, output),) = (await asked.run(VM, "python3", "-c", _COMPARES, *arguments)).values()
     assert code == 0, output
     assert output.endswith("compared\n"), output
@@ -145,12 +145,12 @@ async def _play(rounds: int, seed: int) -> None:
             counts: dict[str, int] = {}
             for number in range(rounds):
                 count, victim = chosen.randrange(20, 300), chosen.choice(["shim", "hypervisor"])
-                life = f"life{number}"
-                counts[life] = await write_and_kill(asked, life, count, victim=victim)
+                folder = f"folder{number}"
+                counts[folder] = await write_and_kill(asked, folder, count, victim=victim)
                 errors = check_disk(asked, Path(name), was_shut_down=False)
                 assert await asked.outcome("start", VM) == {"state": "running"}
                 wrong = await compare(asked, counts)
-                print(f"{number} {victim} {counts[life]}: {wrong or 'all'} {errors or 'clean'}")
+                print(f"{number} {victim} {counts[folder]}: {wrong or 'all'} {errors or 'clean'}")
             assert await asked.outcome("stop", VM) == {"state": "powered_off"}
             print(check_disk(asked, Path(name), was_shut_down=True) or "clean")
 

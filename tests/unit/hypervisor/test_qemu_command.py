@@ -7,6 +7,7 @@ import pytest
 
 from boincvm.errors import HypervisorMissingError
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.hypervisor.kernel_arguments import JOURNAL
 from boincvm.hypervisor.qemu import command as qemu_command
 from boincvm.hypervisor.qemu.command import layer_options, machine_command, read_only_layer
 from boincvm.hypervisor.qemu.launch import Launch, Memory
@@ -117,3 +118,13 @@ def test_firmware_beside_the_program_is_used_if_it_is_whole(
         "-L",
         str(firmware),
     ]
+
+
+def test_a_disk_that_outlives_the_machine_has_its_journal(spec: MachineSpec) -> None:
+    assert JOURNAL in arguments_of_kernel(spec._replace(durable=True))
+    assert JOURNAL not in arguments_of_kernel(spec)
+
+
+def arguments_of_kernel(spec: MachineSpec) -> list[str]:
+    words = command(spec, Launch(LAYERS))
+    return words[words.index("-append") + 1].split()

@@ -150,7 +150,7 @@ class PlainMachine:
             "-smp", str(spec.cpus),
             "-kernel", str(spec.kernel),
             "-initrd", str(spec.initrd),
-            "-append", " ".join((*_KERNEL_ARGUMENTS, *spec.kernel_arguments)),
+            "-append", " ".join((*_KERNEL_ARGUMENTS, *spec.own_arguments)),
             "-add-fd", f"fd={self._disk},set=1",
             "-blockdev", json.dumps(root),
             "-blockdev", json.dumps(disk),

@@ -28,6 +28,7 @@ from boincvm.hypervisor.contract import (
     RecordLayers,
     Usage,
 )
+from boincvm.hypervisor.disk_lock import FILE as DISK_LOCK
 from boincvm.hypervisor.disk_lock import DiskLock
 from boincvm.hypervisor.disks import TRANSFER_DISK, TransferDiskFile, disk_failure, open_files
 from boincvm.hypervisor.process_end import end_by_signal
@@ -307,7 +308,7 @@ class QemuMachine:
         return None
 
     def _unlink_files(self) -> None:
-        for name in (*self._layers, TRANSFER_DISK, LOG):
+        for name in (*self._layers, TRANSFER_DISK, LOG, DISK_LOCK):
             if Path(name).name == name:  # a golden snapshot's file is not ours
                 (self.spec.directory / name).unlink(missing_ok=True)
 
@@ -445,7 +446,7 @@ class QemuMachine:
             _name_machine_type(state, kind, TARGETS[self.spec.architecture])
         except OSError as error:
             raise disk_failure(error) from error
-        for name in (TRANSFER_DISK, LOG):
+        for name in (TRANSFER_DISK, LOG, DISK_LOCK):
             (self.spec.directory / name).unlink(missing_ok=True)
         self.state = MachineState.DESTROYED  # what is left belongs to the snapshot
 
