@@ -7,12 +7,9 @@ loopback, without the headers of HTTP; compared with 0.7 MB, and with the packed
 """
 
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from benchmarks.file_server import serving
 from benchmarks.results import Benchmark, Laboratory, Result
 from boincvm.image.build import build_image
 from boincvm.image.delivery.fetch import Fetched, fetch_image
@@ -30,51 +27,6 @@ LIMIT = 0.7
 """MB."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Serves files and ranges of them."""
-
-    protocol_version = "HTTP/1.1"
-    server: "_Server"
-
-    def do_GET(self) -> None:
-        path = self.server.directory / self.path.lstrip("/")
-        size = path.stat().st_size
-        begin, end, asked = 0, size, self.headers.get("Range")
-        if asked:
-            first, _, last = asked.removeprefix("bytes=").partition("-")
-            begin, end = int(first), int(last) + 1
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(end - begin))
-        self.end_headers()
-        with path.open("rb") as stream:
-            stream.seek(begin)
-            self.wfile.write(stream.read(end - begin))
-
-    def log_request(self, *_arguments: object) -> None:
-        """Log nothing."""
-
-
-class _Server(ThreadingHTTPServer):
-    def __init__(self, directory: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.directory = directory
-
-
-@contextmanager
-def _serving(directory: Path) -> Iterator[str]:
-    with _Server(directory) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def _update_bytes(laboratory: Laboratory) -> list[Result]:
     with tempfile.TemporaryDirectory(dir=laboratory.directory) as name:
         directory = Path(name)
@@ -85,7 +37,8 @@ def _update_bytes(laboratory: Laboratory) -> list[Result]:
         built = ImageStore(directory / "built")
         build_image("sci", PACKAGES, boot=booted, progress=Progress(None), store=built)
         publish_images(["sci"], www, key, ImageStore())
-        with _serving(www) as url:
+        with serving(www) as server:
+            url = server.url
             fetch_image(url, "sci", client, trust=trust)
             publish_images(["sci"], www, key, built)
             update = fetch_image(url, "sci", client, trust=trust)

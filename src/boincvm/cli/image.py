@@ -336,9 +336,9 @@ def _list(*, as_json: bool) -> int:
         if image.fault:
             print(f"{name:<20} {image.digest[:12]:<12} damaged: {image.fault}")
         else:
-            size, use = format_size(image.size), ""
+            size, use = format_size(image.size), " on demand" if image.is_partial else ""
             if not image.has_name:
-                use = f" formerly {image.name}, in use by {', '.join(image.in_use_by)}"
+                use += f" formerly {image.name}, in use by {', '.join(image.in_use_by)}"
             print(
                 f"{name:<20} {image.digest[:12]:<12} {size:>10} {image.packages:>8} "
                 f"{image.built:%Y-%m-%d %H:%M}{use}"

@@ -70,6 +70,11 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     fetch = add_verb(verbs, "fetch", "bring a published image", _FETCH)
     fetch.add_argument("url", metavar="URL")
     fetch.add_argument("name", metavar="NAME", help="its name there, and here")
+    fetch.add_argument(
+        "--on-demand",
+        action="store_true",
+        help="only what a machine starts with; boincvm run reads the rest as it is needed",
+    )
     trust = fetch.add_mutually_exclusive_group()
     trust.add_argument("--key", metavar="KEY", help="the publisher's public key, or a file with it")
     trust.add_argument(
@@ -160,6 +165,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
             arguments.url,
             arguments.name,
             ImageStore(),
+            on_demand=arguments.on_demand,
             trust=Trust(key, arguments.trust, arguments.digest),
             sharing=_sharing(arguments),
             progress=to_standard_error(),

@@ -16,6 +16,7 @@ from boincvm.hypervisor.kernel_arguments import JOURNAL
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from boincvm.hypervisor.block_source import BlockSource
     from boincvm.job.model import PortForward
 
 _NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
@@ -75,6 +76,9 @@ class MachineSpec(NamedTuple):
     """Its processor's. A driver makes machines of those that its package's abilities name."""
     environment: Mapping[str, str] = _NO_ENVIRONMENT
     """What the image adds to the environment of programs in its guest. No driver needs it."""
+    root_source: BlockSource | None = None
+    """What `root` is read from while the machine runs, if the driver has any way to do that; the
+    file has only a part then. Such a machine is neither saved nor copied."""
 
     @property
     def own_arguments(self) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ class Needs(NamedTuple):
     remote_desktop: bool = False
     firmware: bool = False
     """Whether it boots a disk of its own, without a kernel of ours."""
+    on_demand: bool = False
+    """Whether its root disk is read on demand."""
     is_trusted: bool = False
     """Whether its programs might as well run on the host, without a machine around them."""
     is_named: bool = False

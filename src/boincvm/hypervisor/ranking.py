@@ -60,6 +60,7 @@ _WANTED = (
     ("display", Ability.DISPLAY, "its machines have no screen"),
     ("remote_desktop", Ability.REMOTE_DESKTOP, "its machines have no remote desktop"),
     ("firmware", Ability.FIRMWARE, "its machines have no firmware to boot a disk"),
+    ("on_demand", Ability.ON_DEMAND, "its machines cannot read their disk on demand"),
 )
 
 

@@ -29,6 +29,8 @@ class Ability(Enum):
     TRANSFER_DISK = "transfer disk"
     FIRMWARE = "firmware"
     """They can boot any disk as a computer does: `Driver.has_firmware`."""
+    ON_DEMAND = "disk on demand"
+    """They can read their root disk from `MachineSpec.root_source`."""
 
 
 class Abilities(NamedTuple):

@@ -26,6 +26,8 @@ class Listed:
     """Machines that are off, and jobs that can be resumed, which need this content."""
     has_name: bool = True
     """False for what an image of this name was formerly, and is kept because it is in use."""
+    is_partial: bool = False
+    """Whether only a part of its disk is here, and the rest is read on demand."""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -37,6 +39,7 @@ class Listed:
             "fault": self.fault or None,
             "in_use_by": list(self.in_use_by),
             "former_name": None if self.has_name else self.name,
+            "on_demand": self.is_partial,
         }
 
 
@@ -72,6 +75,7 @@ def _listed(image: Image) -> Listed:
         size=image.manifest.size,
         packages=len(image.manifest.packages),
         built=datetime.fromtimestamp(built, UTC).astimezone(),
+        is_partial=image.is_partial,
     )
 
 
@@ -105,6 +109,7 @@ def describe(image: Image) -> str:
         f"requested   {requested}",
         *_added(manifest),
         f"memory      {_memory(manifest)}",
+        *(["disk        read on demand; only a part is here"] if image.is_partial else []),
         "files",
     ]
     lines += [

@@ -171,6 +171,10 @@ class Manifest:
         """
         return self.encode() == text and b"\\" not in text
 
+    def file(self, name: str) -> ContentFile:
+        """Return what is known of one of the files."""
+        return next(file for file in self.files if file.name == name)
+
     @property
     def digest(self) -> str:
         return hashlib.sha256(self.encode()).hexdigest()

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, cast
 
 from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError, host_error
 from boincvm.host import locks
-from boincvm.host.files import open_descriptor, read_at, sync_directory
+from boincvm.host.files import open_descriptor, read_at, sync_directory, sync_file
 from boincvm.host.own_files import check_directory, make_directory, open_own
 from boincvm.host.renames import rename
 from boincvm.hypervisor.architecture import Architecture, kernel_architecture
 from boincvm.image import verify
-from boincvm.image.filenames import INITRD, KERNEL, MANIFEST, ROOT
+from boincvm.image.filenames import INITRD, KERNEL, MANIFEST, ON_DEMAND, ROOT, ROOT_PART
 from boincvm.image.names import check_image_name
 from boincvm.paths import data_directory
 
@@ -115,8 +115,16 @@ class Image:
 
     @property
     def root(self) -> Path:
-        """Return the path of the root disk, a read-only qcow2 file under the machines' overlays."""
-        return self.directory / ROOT
+        """Return the path of the root disk, a read-only qcow2 file under the machines' overlays.
+
+        Of a partial image it is the part that is here.
+        """
+        return root_of(self.directory)
+
+    @property
+    def is_partial(self) -> bool:
+        """Tell whether the root disk is read on demand (image/delivery/on_demand.py)."""
+        return verify.is_partial(self.directory)
 
     @property
     def golden(self) -> Path:
@@ -192,14 +200,20 @@ class ImageStore:
             hint = how_to_get(name) if may_build else "there are no images: boincvm image ls"
         return ImageMissingError(f"there is no image {name}", hint=hint)
 
-    def open(self, name: str, digest: str | None = None) -> Image:
+    def open(self, name: str, digest: str | None = None, *, partly: bool = False) -> Image:
         """Open the image `name`, verify it, and hold it until it is closed.
 
-        With `digest`, open that content, whatever the name stands for now. Raises UsageError,
-        ImageMissingError, ImageDamagedError.
+        With `digest`, open that content, whatever the name stands for now. `partly`: the caller can
+        do with an image whose disk is read on demand. Raises UsageError, ImageMissingError,
+        ImageDamagedError.
         """
         image = self._hold(name, digest)
         try:
+            if image.is_partial and not partly:
+                raise ImageMissingError(
+                    f"of image {name} only a part is here, which is enough for boincvm run alone",
+                    hint=f"to bring all of it: boincvm image fetch URL {name}",
+                )
             if not verify.is_remembered(image.directory, image.digest):
                 verify.verify(image.directory, image.manifest)
         except ImageDamagedError as error:
@@ -209,6 +223,10 @@ class ImageStore:
             image.close()
             raise
         return image
+
+    def is_partial(self, digest: str) -> bool:
+        """Tell whether the content `digest` is here in part."""
+        return self._has(digest) and verify.is_partial(self._objects / digest)
 
     def open_unverified(self, name: str, digest: str | None = None) -> Image:
         """Open an image and check only its manifest: enough to list and inspect it."""
@@ -255,7 +273,8 @@ class ImageStore:
             make_directory(self._objects)
             make_directory(self._names)
             path = self._objects / digest
-            if path.exists() and not _is_sound(path, manifest):
+            is_better = directory.exists() and verify.is_partial(path)
+            if path.exists() and (is_better or not _is_sound(path, manifest)):
                 _remove_tree(path)
             if not path.exists():
                 rename(directory, path)
@@ -345,6 +364,25 @@ class ImageStore:
             references.remove(directory)
             self._collect()
 
+    def complete(self, image: Image) -> None:
+        """Make a partial image an ordinary one, if all of its disk is there.
+
+        Raises OSError, ImageDamagedError.
+        """
+        manifest, directory = image.manifest, image.directory
+        with locks.exclusive(self._lock):
+            if not image.is_partial:
+                return
+            part = directory / ROOT_PART
+            if not verify.is_file(part, manifest.file(ROOT)):
+                return
+            part.chmod(0o444)
+            sync_file(part)
+            rename(part, directory / ROOT)
+            (directory / ON_DEMAND).unlink()
+            sync_directory(directory)
+            verify.remember(directory, manifest)
+
     def collect(self) -> int:
         """Remove what has no name and nobody needs; return how many objects. Raises OSError."""
         if not self._objects.is_dir():
@@ -400,6 +438,11 @@ class ImageStore:
             if directory.name not in images and _is_digest(directory.name):
                 removed += self._remove_object(directory.name)
         return removed
+
+
+def root_of(directory: Path) -> Path:
+    """Return the path of the root disk of an image in `directory`, or of the part that is here."""
+    return directory / (ROOT_PART if verify.is_partial(directory) else ROOT)
 
 
 def _is_digest(text: str) -> bool:

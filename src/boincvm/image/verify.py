@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from boincvm.errors import ImageDamagedError
 from boincvm.host.own_files import make_directory, open_own
-from boincvm.image.filenames import FILES
+from boincvm.image.filenames import FILES, ON_DEMAND, ROOT
 from boincvm.paths import cache_directory
 
 if TYPE_CHECKING:
-    from boincvm.image.manifest import Manifest
+    from boincvm.image.manifest import ContentFile, Manifest
 
 Identity = dict[str, list[int]]
 _MOST_BYTES = 1 << 16
@@ -27,10 +27,22 @@ _SIZE = 2
 """The position of a file's size in its identity."""
 
 
+def is_partial(directory: Path) -> bool:
+    """Tell whether the image's root disk is read on demand."""
+    return (directory / ON_DEMAND).exists()
+
+
+def files_of(directory: Path) -> tuple[str, ...]:
+    """Return the names of the files that are not altered once they are there."""
+    if not is_partial(directory):
+        return FILES
+    return (*(name for name in FILES if name != ROOT), ON_DEMAND)
+
+
 def _identity(directory: Path) -> Identity:
     """Return the identities of the image's files. Raises ImageDamagedError if one is missing."""
     identity: Identity = {}
-    for name in FILES:
+    for name in files_of(directory):
         path = directory / name
         try:
             status = path.stat()
@@ -85,24 +97,23 @@ def forget(digest: str) -> None:
 
 
 def verify(directory: Path, manifest: Manifest) -> None:
-    """Check that all files are as they were built.
+    """Check that all files are as they were built, but for a root disk that is read on demand.
 
     Raises ImageDamagedError, naming the file.
     """
-    import hashlib  # not needed for a remembered image
-
     before = _identity(directory)
     if is_remembered(directory, manifest.digest):
         return
     for file in manifest.files:
+        if file.name not in before:
+            continue
         path = directory / file.name
         size = before[file.name][_SIZE]
         if size != file.size:
             raise ImageDamagedError(
                 f"{path} of the image has {size} bytes, not {file.size} as when it was built"
             )
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = _sha256(path)
         if found != file.sha256:
             raise ImageDamagedError(
                 f"{path} of the image was altered: its SHA-256 is {found[:12]}…, "
@@ -110,3 +121,15 @@ def verify(directory: Path, manifest: Manifest) -> None:
             )
     if _identity(directory) == before:
         remember(directory, manifest)
+
+
+def is_file(path: Path, file: ContentFile) -> bool:
+    """Tell whether the file `path` has the content of the image's `file`. Raises OSError."""
+    return path.stat().st_size == file.size and _sha256(path) == file.sha256
+
+
+def _sha256(path: Path) -> str:
+    import hashlib  # not needed for a remembered image
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

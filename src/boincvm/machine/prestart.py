@@ -46,12 +46,13 @@ class Prestarted:
     def _begin(self, silence_limit: float) -> None:
         spec, image = self._spec, self._image
         early = prestart(self._driver, image.kernel)
-        self.sources: list[StartSource] = [Clone(image), Boot()]
+        can_clone = spec.root_source is None
+        self.sources: list[StartSource] = [Clone(image), Boot()] if can_clone else [Boot()]
         """For `ManagedMachine.start`."""
         if early is None:
             return
         found = Found(None)
-        identity = early.identity() if is_enabled() else None
+        identity = early.identity() if is_enabled() and can_clone else None
         if identity is not None:
             found = find_golden(image, spec, identity)
         if found.golden is None and not self._admission.try_boot():
@@ -64,7 +65,8 @@ class Prestarted:
 
             with suppress(OSError):  # if it has ended already, the driver reports why
                 early.send(attach_frame(silence_limit, clone_identity_for(spec)))
-        self.sources = [Clone(image, found, attach_is_sent=True), Boot()]
+        if can_clone:
+            self.sources = [Clone(image, found, attach_is_sent=True), Boot()]
 
     async def machine(self, settings: Settings) -> ManagedMachine:
         """Return the machine, to be started with `sources`. Raises HypervisorMissingError."""

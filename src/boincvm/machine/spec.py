@@ -4,6 +4,7 @@ from pathlib import Path
 
 from boincvm.errors import UsageError
 from boincvm.guestlink.clone_identity import CloneIdentity, clone_identity
+from boincvm.hypervisor.block_source import BlockSource
 from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.image.store import Image
 from boincvm.job.model import MachineShape
@@ -21,10 +22,16 @@ def check_memory(memory: int, image: Image) -> None:
         )
 
 
-def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineSpec:
+def machine_spec(
+    shape: MachineShape,
+    image: Image,
+    directory: Path,
+    root_source: BlockSource | None = None,
+) -> MachineSpec:
     """Return the specification for a machine of this shape, with its files in `directory`.
 
-    Raises UsageError if it has too little memory.
+    `root_source`: what the disk of a partial image is read from. Raises UsageError if it has too
+    little memory.
     """
     check_memory(shape.memory, image)
     return MachineSpec(
@@ -38,6 +45,7 @@ def machine_spec(shape: MachineShape, image: Image, directory: Path) -> MachineS
         network=shape.network,
         architecture=image.architecture,
         environment=image.environment,
+        root_source=root_source,
     )
 
 

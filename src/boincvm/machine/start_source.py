@@ -186,7 +186,7 @@ def _freezable(driver: Driver, spec: MachineSpec) -> Machine:
 def can_be_cloned(driver: Driver, spec: MachineSpec) -> bool:
     """Tell whether a machine like `spec` may start as a copy of a golden snapshot.
 
-    It may not if it has a disk of its own already, or a screen.
+    It may not if it has a disk of its own already, a screen, or a disk that is read on demand.
     """
     can = is_enabled() and driver.golden_snapshots is not None
-    return can and not spec.layers and not spec.display
+    return can and not spec.layers and not spec.display and spec.root_source is None

@@ -3,19 +3,23 @@
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from boincvm.errors import BoincvmError, HypervisorMissingError
+from boincvm.errors import BoincvmError, HypervisorMissingError, UsageError
 from boincvm.guestlink.host_name import host_name
 from boincvm.hypervisor.choice import Choice, advise, choose_for_run
 from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.needs import Needs
+from boincvm.hypervisor.registry import find_driver
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import Job, MachineTask
 from boincvm.machine.admission import check_processors
 from boincvm.machine.prestart import Prestarted
 from boincvm.machine.spec import machine_spec
 from boincvm.runner.run_directory import run_directory
+
+if TYPE_CHECKING:
+    from boincvm.image.delivery.on_demand import OnDemandRoot
 
 
 class EarlyStart:
@@ -33,6 +37,8 @@ class EarlyStart:
         self._stack = ExitStack()
         self._prestarted: Prestarted | None = None
         self._failure: BoincvmError | None = None
+        self.on_demand: OnDemandRoot | None = None
+        """What the disk of a partial image is read from."""
         self.at = 0.0
         """When the start began, by the monotonic clock."""
         self.store = Path()
@@ -57,9 +63,14 @@ class EarlyStart:
         check_processors(job.machine.cpus)
         # The directory comes first: if there is nowhere to write, that is the error to report.
         directory = stack.enter_context(run_directory())
-        image = stack.enter_context(ImageStore().open(job.machine.image))
+        store = ImageStore()
+        image = stack.enter_context(store.open(job.machine.image, partly=True))
         self.store = image.golden.parent
-        spec = machine_spec(job.machine, image, directory)
+        if image.is_partial:
+            from boincvm.image.delivery.on_demand import open_on_demand
+
+            self.on_demand = stack.enter_context(open_on_demand(store, image))
+        spec = machine_spec(job.machine, image, directory, self.on_demand)
         spec = spec._replace(ephemeral=True, host_name=host_name(job.name), forwards=job.forwards)
         spec = spec._replace(remote_desktop=job.remote_desktop)
         if job.forwards:
@@ -79,6 +90,7 @@ class EarlyStart:
             spec.network,
             port_forwarding=bool(spec.forwards),
             remote_desktop=spec.remote_desktop,
+            on_demand=spec.root_source is not None,
             architecture=spec.architecture,
         )
 
@@ -86,6 +98,8 @@ class EarlyStart:
             return image.kernel
 
         self.choice = choose_for_run(self._driver, request, needs, find_kernel)
+        if self.on_demand is not None:
+            _check_on_demand(self.choice.driver, image.name)
         try:
             return Prestarted(self.choice.driver, image, spec, silence)
         except HypervisorMissingError:
@@ -100,3 +114,15 @@ class EarlyStart:
         if self._prestarted is None:
             raise self._failure or RuntimeError("no early start was made")
         return self._prestarted
+
+
+def _check_on_demand(driver: str, image: str) -> None:
+    """Raise UsageError if a driver cannot read a disk on demand."""
+    from boincvm.hypervisor.verdict import Ability  # rarely needed
+
+    if Ability.ON_DEMAND not in find_driver(driver).abilities.of_machines:
+        raise UsageError(
+            f"a machine of the driver {driver} cannot read its disk on demand, and of image {image}"
+            " only a part is here",
+            hint=f"bring all of it: boincvm image fetch URL {image}; or use the driver qemu",
+        )

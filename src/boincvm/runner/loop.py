@@ -73,7 +73,8 @@ async def _run_in_machine(job_run: JobRun, early_start: EarlyStart) -> None:
     prestarted = early_start.result()
     job = job_run.job
     machine = await prestarted.machine(Settings(job.limits, boot_hint=BOOT_HINT))
-    await job_run.run(machine, prestarted.sources, began_at=early_start.at)
+    work = job_run.run(machine, prestarted.sources, began_at=early_start.at)
+    await (work if early_start.on_demand is None else early_start.on_demand.guard(work))
     if machine.lacks_golden:
         make_in_background(job.machine, early_start.store, machine.driver.name)
 

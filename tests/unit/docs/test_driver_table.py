@@ -21,6 +21,7 @@ COLUMNS = {
     Ability.BALLOON: "gives memory back",
     Ability.TRANSFER_DISK: "transfer disk",
     Ability.FIRMWARE: "boots any disk",
+    Ability.ON_DEMAND: "disk on demand",
 }
 
 

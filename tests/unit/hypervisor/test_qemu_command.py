@@ -56,6 +56,26 @@ def leaves(value: object) -> list[object]:
     return [value]
 
 
+def test_a_root_disk_on_demand_is_read_from_its_socket_and_no_file(spec: MachineSpec) -> None:
+    words = machine_command(
+        spec, "tcg", Launch(LAYERS), qmp="fd=3", link="fd=4", console="fd=5", root=6
+    )
+    assert not [word for word in words if "root.qcow2" in word]
+    nodes = [json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-blockdev"]
+    assert nodes[0] == {
+        "driver": "qcow2",
+        "node-name": "image",
+        "read-only": True,
+        "backing": None,
+        "file": {
+            "driver": "nbd",
+            "server": {"type": "fd", "str": "6"},
+            "export": "root",
+            "read-only": True,
+        },
+    }
+
+
 def test_ports_lead_from_the_loopback_address_alone(spec: MachineSpec) -> None:
     forwards = (PortForward(8080, 80), PortForward(2222, 22))
     assert "user,id=net" in command(spec, Launch(LAYERS))

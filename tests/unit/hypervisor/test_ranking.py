@@ -46,6 +46,8 @@ REQUIRED, WANTED, NONE = CheckpointNeed.REQUIRED, CheckpointNeed.WANTED, Checkpo
         (EMULATION, BOXED_UML, MISSING, Needs(NONE, cpus=2), "qemu"),
         (EMULATION, BOXED_UML, MISSING, Needs(NONE, firmware=True), "qemu"),
         (EMULATION, BOXED_UML, MISSING, Needs(NONE, display=True), "qemu"),
+        (EMULATION, BOXED_UML, MISSING, Needs(NONE, on_demand=True), "qemu"),
+        (MISSING, BOXED_UML, VIRTUALBOX, Needs(NONE, on_demand=True), None),
         # VirtualBox where it is the better one, or the only one.
         (EMULATION, UML, VIRTUALBOX, Needs(), "virtualbox"),
         (EMULATION, UML, INTERPRETER, Needs(), "qemu"),

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from boincvm.host.child_sockets import HAS_INHERITED_SOCKETS
 from boincvm.host.programs import find_program
 from boincvm.host.virtualization import HAS_SECCOMP
 from boincvm.hypervisor.doctor import FindKernel
@@ -23,6 +24,7 @@ ABILITIES = Abilities(
             Ability.BALLOON,
             Ability.TRANSFER_DISK,
             Ability.FIRMWARE,
+            *([Ability.ON_DEMAND] if HAS_INHERITED_SOCKETS else []),
         }
     ),
     architectures=frozenset(TARGETS),

@@ -30,6 +30,8 @@ TRANSFER_DISK_SERIAL = "boincvm-transfer"
 NETWORK_CARD = "network-card"
 MEMORY = "memory"
 IMAGE_NODE = "image"
+ROOT_EXPORT = "root"
+"""The name of a root disk that QEMU reads from a socket."""
 # Memory that the guest frees is given to the host automatically, and a guest that is about to
 # kill a program for lack of memory takes back what it has given.
 BALLOON = "balloon"
@@ -97,11 +99,19 @@ def base_options(
 
 
 def machine_command(
-    spec: MachineSpec, accelerator: str, launch: Launch, *, qmp: str, link: str, console: str
+    spec: MachineSpec,
+    accelerator: str,
+    launch: Launch,
+    *,
+    qmp: str,
+    link: str,
+    console: str,
+    root: int | None = None,
 ) -> list[str]:
     """Return the whole command line.
 
-    `qmp`, `link` and `console` are what connects QEMU to our sockets (host/child_sockets.py).
+    `qmp`, `link` and `console` are what connects QEMU to our sockets (host/child_sockets.py);
+    `root` is the descriptor of the one from which it reads its root disk, if that is no file.
     """
     target = TARGETS[spec.architecture]
     has_display = spec.display and bool(target.display_options)
@@ -120,7 +130,7 @@ def machine_command(
             else _boot(spec, target.arguments(has_hpet=hpet))
         ),
         *(["-S"] if launch.stands_still else []),
-        *_root_disk(spec, launch),
+        *_root_disk(spec, launch, root),
         # The host reads and writes the transfer disk while the guest has it open.
         *_transfer_disk(spec.directory / TRANSFER_DISK),
         "-chardev", f"socket,id=link,{link}",
@@ -208,17 +218,23 @@ def read_only_layer(path: Path, node: str, below: str | None) -> dict[str, objec
     return {**_root_layer(path, node, "qcow2"), "backing": below}
 
 
-def _root_layer(path: Path, node: str, disk_format: str) -> dict[str, object]:
+def _root_layer(
+    path: Path, node: str, disk_format: str, served: int | None = None
+) -> dict[str, object]:
+    file: dict[str, object] = {"driver": "file", "filename": str(path)}
+    if served is not None:
+        server = {"type": "fd", "str": str(served)}
+        file = {"driver": "nbd", "server": server, "export": ROOT_EXPORT}
     return {
         "driver": disk_format,
         "node-name": node,
         "read-only": True,
-        "file": {"driver": "file", "filename": str(path), "read-only": True},
+        "file": {**file, "read-only": True},
     }
 
 
-def _root_disk(spec: MachineSpec, launch: Launch) -> list[str]:
-    root = _root_layer(spec.root, IMAGE_NODE, spec.root_format)
+def _root_disk(spec: MachineSpec, launch: Launch, served: int | None) -> list[str]:
+    root = _root_layer(spec.root, IMAGE_NODE, spec.root_format, served)
     nodes = [root if spec.root_format == "raw" else {**root, "backing": None}]
     below = IMAGE_NODE
     for name in launch.layers[:-1]:

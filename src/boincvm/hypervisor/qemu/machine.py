@@ -117,6 +117,9 @@ class QemuMachine:
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._asked_to_end = False
+        self._root_server: asyncio.Future[None] | None = None
+        self._root_fault = ""
+        """Why QEMU was ended that read its root disk on demand."""
         self._unlinked: tuple[int, ...] = ()
         """Descriptors of the root disk's layers once they have no name any more."""
 
@@ -165,7 +168,8 @@ class QemuMachine:
 
     @property
     def root_disk(self) -> contract.RootDisk | None:
-        return self if self._process is not None else None
+        is_whole = self.spec.root_source is None
+        return self if self._process is not None and is_whole else None
 
     def open_reader(self) -> contract.DiskReader:
         from boincvm.hypervisor.disk_reader import open_disk  # only for large files
@@ -224,6 +228,7 @@ class QemuMachine:
                 raise
             self._console = Console(console)
             try:
+                self._serve_root(process)
                 await self._begin(process, source, qmp)
             except BaseException:
                 link.close()
@@ -233,6 +238,24 @@ class QemuMachine:
         stands_still = self._launch.stands_still
         self.state = MachineState.PAUSED if stands_still else MachineState.RUNNING
         return SocketChannel(link)
+
+    def _serve_root(self, process: QemuProcess) -> None:
+        """Serve QEMU the root disk, if it reads that on demand."""
+        source, connection = self.spec.root_source, process.connect_root()
+        if source is None or connection is None:
+            return
+
+        from boincvm.hypervisor.qemu.block_server import serve_blocks  # rarely needed
+
+        async def serve() -> None:
+            try:
+                await serve_blocks(connection, source)
+            except Exception as error:  # or the guest would wait for its disk for ever
+                cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+                self._root_fault = f"its disk could not be read on demand: {cause}"
+                process.child.kill()
+
+        self._root_server = asyncio.ensure_future(serve())
 
     async def _take_process(self, source: StartSource) -> QemuProcess:
         started, self._started = self._started, None
@@ -462,6 +485,10 @@ class QemuMachine:
 
     async def _release(self) -> None:
         """Close our ends of the channels to a process that is gone."""
+        if self._root_server is not None:
+            self._root_server.cancel()
+            await asyncio.gather(self._root_server, return_exceptions=True)
+            self._root_server = None
         if self._monitor is not None:
             await self._monitor.close()
             self._monitor = None
@@ -506,6 +533,8 @@ class QemuMachine:
                 watcher.cancel()
         if self._asked_to_end:
             return MachineEnd(EndCause.ASKED, "")
+        if self._root_fault:
+            return MachineEnd(EndCause.FAILED, self._root_fault)
         if disk_full:
             return MachineEnd(EndCause.HOST_DISK_FULL, "the host's disk is full")
         if status != 0:

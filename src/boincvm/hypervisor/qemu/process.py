@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from boincvm.errors import HypervisorError
 from boincvm.host.child_output import ChildOutput
 from boincvm.host.child_sockets import ChildSocket
 from boincvm.host.files import create_new, open_descriptor
@@ -41,7 +42,9 @@ class QemuProcess:
         check_disks(spec, launch)
         self.spec = spec
         self.accelerator = accelerator
-        self._sockets = qmp, link, console = ChildSocket(), ChildSocket(), ChildSocket()
+        qmp, link, console = ChildSocket(), ChildSocket(), ChildSocket()
+        self._root = None if spec.root_source is None else ChildSocket()
+        self._sockets = [qmp, link, console, *([self._root] if self._root else [])]
         self._channels: tuple[socket.socket, socket.socket, socket.socket] | None = None
         self.transfer_disk = -1
         self._output: ChildOutput | None = None
@@ -53,6 +56,7 @@ class QemuProcess:
                 qmp=qmp.option,
                 link=link.option,
                 console=console.option,
+                root=_descriptor(self._root),
             )
             self.transfer_disk = open_descriptor(
                 spec.directory / TRANSFER_DISK, "r+", follow_links=False
@@ -79,9 +83,16 @@ class QemuProcess:
         Raises OSError.
         """
         if self._channels is None:
-            qmp, link, console = (one.connect(self.child) for one in self._sockets)
+            qmp, link, console = (one.connect(self.child) for one in self._sockets[:3])
             self._channels = qmp, link, console
         return self._channels
+
+    def connect_root(self) -> socket.socket | None:
+        """Return our end of what QEMU reads its root disk from, for the caller to own.
+
+        None if that is a file. Raises OSError.
+        """
+        return None if self._root is None else self._root.connect(self.child)
 
     def watch_output(self) -> None:
         """Read what QEMU writes, in the running event loop."""
@@ -111,6 +122,18 @@ class QemuProcess:
         """Close our ends of the channels. Idempotent."""
         for one in (*self._sockets, *(self._channels or ())):
             one.close()
+
+
+def _descriptor(connection: ChildSocket | None) -> int | None:
+    """Return the child's end of a socket. Raises HypervisorError where it cannot inherit any."""
+    if connection is None:
+        return None
+    if not connection.descriptors:
+        raise HypervisorError(
+            "QEMU cannot read its disk on demand on this system",
+            hint="bring the whole image: boincvm image fetch URL NAME",
+        )
+    return connection.descriptors[0]
 
 
 def environment(spec: MachineSpec) -> dict[str, str]:

@@ -19,11 +19,11 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from boincvm.errors import ImageDamagedError
 from boincvm.image.delivery.patch import BLOCK, numbered
-from boincvm.image.manifest import MOST_BYTES, ContentFile, Manifest, decode_manifest
+from boincvm.image.manifest import MOST_BYTES, ROOT, ContentFile, Manifest, decode_manifest
 from boincvm.image.pack_format import finish_file
 
 MOST_IMAGE_BYTES = 2 << 30
@@ -33,29 +33,50 @@ _MAGIC = b"boincvm map 1\n\0\0"
 _HEAD = struct.Struct("<II")
 _ENTRY = struct.Struct(f"<{NAME_BYTES}sH")
 MOST_MAP_BYTES = len(_MAGIC) + _HEAD.size + 2 * MOST_BYTES + (MOST_IMAGE_BYTES // BLOCK + 3) * 10
-_LONGEST_GAP = 2048
+LONGEST_GAP = 2048
 """Bytes that are not needed, between two that are, which are read with them."""
-_LONGEST_RANGE = 1 << 20
+LONGEST_RANGE = 1 << 20
 RANGE_COST = 32 << 10
 """Bytes that could arrive in the time that one more range takes."""
 
 
-def write_blocks(directory: Path, manifest: Manifest, map_file: BinaryIO, blocks: BinaryIO) -> None:
-    """Write the map and the blocks of the image in `directory`. Raises OSError."""
+class PackedBlock(NamedTuple):
+    """Where a block is in the file of blocks."""
+
+    digest: bytes
+    """The whole SHA-256 of the block."""
+    offset: int
+    size: int
+
+
+def write_blocks(
+    directory: Path, manifest: Manifest, map_file: BinaryIO, blocks: BinaryIO
+) -> list[PackedBlock]:
+    """Write the map and the blocks of the image in `directory`; return where its disk's blocks are.
+
+    Raises OSError.
+    """
     text = manifest.encode()
     stored = _deflated(text)
     map_file.write(_MAGIC + _HEAD.pack(len(stored), len(text)) + stored)
-    seen: set[bytes] = set()
+    seen: dict[bytes, tuple[int, int]] = {}
+    packed_blocks = []
+    end = 0
     for file in manifest.files:
         with (directory / file.name).open("rb") as stream:
             for _, block in numbered(stream):
-                name, size = _name(block), 0
+                digest = hashlib.sha256(block).digest()
+                name, size = digest[:NAME_BYTES], 0
                 if name not in seen:
-                    seen.add(name)
                     packed = _deflated(block)
                     size = len(packed)
                     blocks.write(packed)
+                    seen[name] = end, size
+                    end += size
                 map_file.write(_ENTRY.pack(name, size))
+                if file.name == ROOT:
+                    packed_blocks.append(PackedBlock(digest, *seen[name]))
+    return packed_blocks
 
 
 def _name(block: bytes) -> bytes:
@@ -148,7 +169,7 @@ def missing_ranges(wanted: BlockMap, local: dict[bytes, Location]) -> list[tuple
             continue
         if ranges:
             begin, end = ranges[-1]
-            if offset - end <= _LONGEST_GAP and offset + size - begin <= _LONGEST_RANGE:
+            if offset - end <= LONGEST_GAP and offset + size - begin <= LONGEST_RANGE:
                 ranges[-1] = begin, offset + size
                 continue
         ranges.append((offset, offset + size))
@@ -197,7 +218,7 @@ def _read_missing(
             position += 1
             if name in local or offset < begin:
                 continue
-            plain = _expanded(data[offset - begin : offset - begin + size], damaged)
+            plain = expanded(data[offset - begin : offset - begin + size], damaged)
             if _name(plain) != name:
                 raise damaged
             keep.write(plain.ljust(BLOCK, b"\0"))
@@ -206,7 +227,8 @@ def _read_missing(
     keep.flush()
 
 
-def _expanded(data: bytes, damaged: ImageDamagedError) -> bytes:
+def expanded(data: bytes, damaged: ImageDamagedError) -> bytes:
+    """Return what a compressed block was. Raises `damaged`."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         plain = inflate.decompress(data, BLOCK + 1)

@@ -27,11 +27,13 @@ from boincvm.image.delivery.shared_download import Source
 from boincvm.image.delivery.sources import Origin, load_sources
 from boincvm.image.delivery.swarm import Sharing
 from boincvm.image.delivery.trust import REMEMBERED, Trust, choose_version, trusted_index
-from boincvm.image.delivery.ways import as_whole, by_blocks, by_patch
+from boincvm.image.delivery.ways import as_whole, by_blocks, by_patch, by_start
 from boincvm.image.names import check_image_name
 from boincvm.image.progress import Progress
 from boincvm.image.store import ImageStore
 from boincvm.sizes import format_size
+
+ON_DEMAND = "on demand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Fetched:
     name: str
     digest: str
     way: str
-    """present, patch, blocks, whole, or skipped: an image that was not fetched has the name."""
+    """present, patch, blocks, whole, on demand, or skipped: an image that was not fetched has the
+    name."""
     downloaded: int
     """Bytes of content that were downloaded, the index included."""
     whole: int
@@ -60,8 +63,9 @@ class Fetched:
         if self.way == "present":
             return f"image {self.name} is the newest: {self.digest[:12]}"
         peers = f" ({format_size(self.from_peers)} from peers)" if self.from_peers else ""
+        what = "starts on demand" if self.way == ON_DEMAND else "is here"
         return (
-            f"image {self.name} is here: {self.digest[:12]}; downloaded "
+            f"image {self.name} {what}: {self.digest[:12]}; downloaded "
             f"{format_size(self.downloaded)}{peers}, as a whole {format_size(self.whole)}"
         )
 
@@ -71,6 +75,7 @@ def fetch_image(
     name: str,
     store: ImageStore,
     *,
+    on_demand: bool = False,
     trust: Trust = REMEMBERED,
     patience: Patience = PATIENCE,
     sharing: Sharing | None = None,
@@ -79,6 +84,7 @@ def fetch_image(
     """Bring the newest version of the published image `name` into `store`, and remember `url`.
 
     `sharing`: how files are downloaded by BitTorrent where that is offered; None: not at all.
+    `on_demand`: only what a machine starts with, unless all of it is here already.
 
     An image of a digest that the user has named is not remembered, and no longer updated. Waits for
     other downloads. Raises UsageError, ImageMissingError, ImageDamagedError, HostDiskFullError,
@@ -86,6 +92,11 @@ def fetch_image(
     """
     check_image_name(name)
     url = check_url(url)
+    if on_demand and trust.digest is not None:
+        raise UsageError(
+            "found --on-demand with --digest, expected one of them",
+            hint="parts of an image can only be checked by its publisher's signature: give --key",
+        )
     progress = Progress(None) if progress is None else progress
     try:
         make_directory(store.root)
@@ -104,7 +115,7 @@ def fetch_image(
                 index = decode_index(server.read(INDEX, MOST_BYTES), url)
             version = choose_version(index, name, trust.digest, url)
             source = Source(server, sharing, progress)
-            way = _bring(source, version, name, store)
+            way = _bring(source, version, name, store, on_demand=on_demand)
             if trust.digest is None:
                 sources.images[name] = Origin(url, version.digest)
                 sources.save()
@@ -127,7 +138,7 @@ def update_image(
     sharing: Sharing | None = None,
     progress: Progress | None = None,
 ) -> Fetched:
-    """Bring the newest version of an image that was fetched before.
+    """Bring the newest version of an image that was fetched before; of a partial one, its start.
 
     `skip_others`: leave an image alone that got the name in another way since. Raises what
     `fetch_image` does.
@@ -143,7 +154,13 @@ def update_image(
     if skip_others and digest and origin.digest and digest != origin.digest:
         return Fetched(name, digest, "skipped", 0, 0)
     return fetch_image(
-        origin.url, name, store, patience=patience, sharing=sharing, progress=progress
+        origin.url,
+        name,
+        store,
+        on_demand=bool(digest) and store.is_partial(digest),
+        patience=patience,
+        sharing=sharing,
+        progress=progress,
     )
 
 
@@ -152,7 +169,9 @@ def fetched_names(store: ImageStore) -> list[str]:
     return sorted(set(load_sources(store).images) & set(store.names()))
 
 
-def _bring(source: Source, version: Version, name: str, store: ImageStore) -> str:
+def _bring(
+    source: Source, version: Version, name: str, store: ImageStore, *, on_demand: bool
+) -> str:
     """Put a version into the store under `name`; return the way."""
     progress = source.progress
     downloads = store.root / "downloads"
@@ -161,13 +180,19 @@ def _bring(source: Source, version: Version, name: str, store: ImageStore) -> st
     local = _local(store)
     if version.digest in local:
         try:
-            with store.open(local[version.digest]) as image:
+            with store.open(local[version.digest], partly=on_demand) as image:
                 if _digest_of(store, name) != image.digest:
                     store.publish(name, downloads / "none", image.manifest)
                 return "present"
         except (ImageMissingError, ImageDamagedError):
-            progress.note("the image is damaged; it is downloaded again")
-            local.pop(version.digest)
+            if store.is_partial(version.digest):
+                progress.note("a part of the image is here; the rest is downloaded")
+            else:
+                progress.note("the image is damaged; it is downloaded again")
+                local.pop(version.digest)
+    if on_demand:
+        by_start(source.server, version, local, name, store, progress)
+        return ON_DEMAND
     patches = [patch for patch in version.patches if patch.base in local]
     if patches:
         best = min(patches, key=lambda patch: patch.size)

@@ -58,6 +58,14 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A file with all that a machine needs to start and to read its disk on demand."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One version of an image."""
 
@@ -72,6 +80,7 @@ class Version:
     blocks: Blocks | None = None
     torrent: Torrent | None = None
     """Of the packed image."""
+    start: Start | None = None
 
     @property
     def packed_name(self) -> str:
@@ -83,7 +92,11 @@ class Version:
 
     @property
     def blocks_name(self) -> str:
-        return f"images/{self.digest}.blocks"
+        return blocks_name(self.digest)
+
+    @property
+    def start_name(self) -> str:
+        return f"images/{self.digest}.start"
 
     def patch_name(self, patch: Patch) -> str:
         return f"patches/{patch.base}-{self.digest}.patch"
@@ -94,7 +107,14 @@ class Version:
         offered = [(self.packed_name, self.torrent)]
         offered += [(self.patch_name(patch), patch.torrent) for patch in self.patches]
         names |= {torrent_name(name) for name, torrent in offered if torrent is not None}
-        return names if self.blocks is None else names | {self.map_name, self.blocks_name}
+        if self.blocks is not None:
+            names |= {self.map_name, self.blocks_name}
+        return names if self.start is None else names | {self.start_name}
+
+
+def blocks_name(digest: str) -> str:
+    """Return the name of the file of blocks of that image."""
+    return f"images/{digest}.blocks"
 
 
 def torrent_name(name: str) -> str:
@@ -125,7 +145,7 @@ class Index:
 def _table(version: Version) -> dict[str, object]:
     table = asdict(version)
     for one in (table, *table["patches"]):
-        for key in ("blocks", "torrent"):
+        for key in ("blocks", "start", "torrent"):
             if one.get(key, 0) is None:
                 del one[key]
     return table
@@ -193,6 +213,7 @@ def _version(table: dict[str, object]) -> Version:
         patches=tuple(_patch(_object(item)) for item in _list(table.get("patches"))),
         blocks=_blocks(_object(table["blocks"])) if "blocks" in table else None,
         torrent=_torrent(table),
+        start=_start(_object(table["start"])) if "start" in table else None,
     )
 
 
@@ -208,6 +229,10 @@ def _torrent(table: dict[str, object]) -> Torrent | None:
     found = _object(table["torrent"])
     size = whole(found.get("size"), MOST_TORRENT_BYTES)
     return Torrent(size, _digest(found.get("sha256")), _digest(found.get("info_hash")))
+
+
+def _start(table: dict[str, object]) -> Start:
+    return Start(whole(table.get("size"), MOST_IMAGE_BYTES), _digest(table.get("sha256")))
 
 
 def _blocks(table: dict[str, object]) -> Blocks:

@@ -4,6 +4,7 @@
     key.txt                        the public key
     images/DIGEST.tar.gz           a packed image
     images/DIGEST.map, .blocks     its blocks, for hosts with other images
+    images/DIGEST.start            what a machine needs that reads its disk from .blocks on demand
     patches/OLD-NEW.patch          what makes NEW from OLD
     *.torrent                      for BitTorrent, beside packed images and patches
     .index.json.next               the new index, until its signature has replaced the former one
@@ -36,12 +37,14 @@ from boincvm.image.delivery.index import (
     Blocks,
     Index,
     Patch,
+    Start,
     Torrent,
     Version,
     decode_index,
     torrent_name,
 )
 from boincvm.image.delivery.patch import write_patch
+from boincvm.image.delivery.start_file import can_be_on_demand, write_start
 from boincvm.image.delivery.torrent_file import SMALLEST, Offer, write_torrent
 from boincvm.image.pack import check_manifest, pack_image, unpack_files
 from boincvm.image.progress import Progress
@@ -194,7 +197,8 @@ def _with_newest(
     version = replace(version, packed_size=packed.stat().st_size, packed_sha256=_sha256(packed))
     if version.size <= MOST_IMAGE_BYTES:
         with progress.step("packing its blocks"):
-            version = replace(version, blocks=_blocks(image, version, directory))
+            blocks, start = _blocks(image, version, directory)
+            version = replace(version, blocks=blocks, start=start)
     patches = []
     for one in older:
         with progress.step(f"comparing with {one.digest[:12]}"):
@@ -203,13 +207,13 @@ def _with_newest(
             patches.append(made)
     # Only the newest version is made from others.
     return (
-        *(replace(one, patches=(), blocks=None) for one in older),
+        *(replace(one, patches=(), blocks=None, start=None) for one in older),
         replace(version, patches=tuple(patches)),
     )
 
 
-def _blocks(image: Image, version: Version, directory: Path) -> Blocks:
-    """Write the map and the blocks."""
+def _blocks(image: Image, version: Version, directory: Path) -> tuple[Blocks, Start | None]:
+    """Write the map and the blocks, and what a machine starts with that reads them on demand."""
     paths = directory / version.map_name, directory / version.blocks_name
     with (
         replacement(paths[0]) as map_part,
@@ -217,11 +221,18 @@ def _blocks(image: Image, version: Version, directory: Path) -> Blocks:
         map_part.open("xb") as map_file,
         blocks_part.open("xb") as blocks,
     ):
-        write_blocks(image.directory, image.manifest, map_file, blocks)
+        packed_blocks = write_blocks(image.directory, image.manifest, map_file, blocks)
     for path in paths:
         path.chmod(0o644)
     map_size, size = (path.stat().st_size for path in paths)
-    return Blocks(size, map_size, _sha256(paths[0]))
+    found = Blocks(size, map_size, _sha256(paths[0]))
+    if not can_be_on_demand(image.manifest):
+        return found, None
+    path = directory / version.start_name
+    with replacement(path) as part, part.open("xb") as stream:
+        write_start(image.directory, image.manifest, packed_blocks, stream)
+    path.chmod(0o644)
+    return found, Start(path.stat().st_size, _sha256(path))
 
 
 def _patch(image: Image, older: Version, version: Version, directory: Path) -> Patch | None:

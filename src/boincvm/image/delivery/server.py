@@ -22,6 +22,8 @@ from boincvm.image.delivery.proxy import Proxy, proxy_for
 _PIECE = 1 << 17
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
+_TROUBLE = 500
+"""The least status of an answer by which a server says that the fault is its own."""
 _PORTS = {"http": 80, "https": 443}
 _NO_TUNNEL = "Tunnel connection failed"
 """How http.client's error begins when a proxy does not connect to a server."""
@@ -33,6 +35,9 @@ class BrokenOffError(HostError):
 
 class UnexpectedAnswerError(HostError):
     """The server answers, but not with what was asked for: another file may help."""
+
+    is_passing = False
+    """Whether the server says that it has trouble of its own."""
 
 
 class RangesIgnoredError(UnexpectedAnswerError):
@@ -90,6 +95,7 @@ class Server:
         """Bytes of content so far."""
         self._patience = patience
         self._connection: http.client.HTTPConnection | None = None
+        self._is_aborted = False
         self._peer = ("", "")
         self._proxy: Proxy | None = None
         """Through which the connection leads."""
@@ -103,6 +109,13 @@ class Server:
     def is_behind_proxy(self) -> bool:
         """Tell whether a proxy leads to it. Raises UsageError for one that cannot be used."""
         return proxy_for(urlsplit(self.url)) is not None
+
+    def abort(self) -> None:
+        """End what another thread waits for, which gets an error; the server is used no more."""
+        self._is_aborted = True
+        connection = self._connection
+        if connection is not None:
+            _cut(connection, Event())
 
     def read(self, name: str, most: int) -> bytes:
         """Return the content of a file of at most `most` bytes. Raises BoincvmError."""
@@ -193,9 +206,11 @@ class Server:
                 )
             if response.status not in (200, 206):
                 self.close()
-                raise UnexpectedAnswerError(
+                error = UnexpectedAnswerError(
                     f"{self.url}/{name}: the server answers with {response.status}"
                 )
+                error.is_passing = response.status >= _TROUBLE
+                raise error
             return response
         raise HostError(f"{self.url}/{name} is redirected for ever")
 
@@ -257,6 +272,8 @@ class Server:
         return response
 
     def _connect(self, parts: SplitResult) -> http.client.HTTPConnection:
+        if self._is_aborted:
+            raise HostError(f"{self.url} is no longer needed")
         peer = (parts.scheme, parts.netloc)
         if self._connection is None or self._peer != peer:
             self.close()

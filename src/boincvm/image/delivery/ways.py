@@ -1,11 +1,14 @@
-"""Three ways to make a published version of an image here: by a patch, from blocks, as a whole."""
+"""The ways to make a published version of an image here.
+
+By a patch, from blocks, as a whole; or only what a machine starts with, and the rest on demand.
+"""
 
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from boincvm.errors import DISK_FULL, ImageDamagedError, ImageMissingError
+from boincvm.errors import DISK_FULL, ImageDamagedError, ImageMissingError, UsageError
 from boincvm.host.files import sync_directory
 from boincvm.host.own_files import make_directory
 from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
@@ -26,13 +29,16 @@ from boincvm.image.delivery.download import (
 )
 from boincvm.image.delivery.index import Patch, Version
 from boincvm.image.delivery.patch import apply_patch
+from boincvm.image.delivery.root_part import RootPart, write_on_demand
 from boincvm.image.delivery.server import Server, UnexpectedAnswerError
 from boincvm.image.delivery.shared_download import Source
-from boincvm.image.manifest import MANIFEST, ROOT, Manifest
+from boincvm.image.delivery.start_file import read_start
+from boincvm.image.filenames import ON_DEMAND
+from boincvm.image.manifest import MANIFEST, Manifest
 from boincvm.image.pack import packed_manifest, unpack_image
 from boincvm.image.pack_format import finish_file
 from boincvm.image.progress import Progress
-from boincvm.image.store import ImageStore
+from boincvm.image.store import ImageStore, root_of
 from boincvm.sizes import format_size
 
 _MOST_SEARCHED = 4 << 30
@@ -131,20 +137,55 @@ def _bases(
     total = 0
     for name in local.values():
         try:
-            image = held.enter_context(store.open(name))
+            image = held.enter_context(store.open(name, partly=True))
         except (ImageDamagedError, ImageMissingError):
             continue  # its user gets the error
         if image.manifest.architecture == architecture:
             total += image.manifest.size
             if total > _MOST_SEARCHED:
                 break
-            files += [image.directory / file.name for file in image.manifest.files]
+            files += [image.initrd, image.kernel, image.root]
     return files
 
 
 def _remove(*paths: Path) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
+
+
+def by_start(
+    server: Server,
+    version: Version,
+    local: Mapping[str, str],
+    name: str,
+    store: ImageStore,
+    progress: Progress,
+) -> None:
+    """Make a partial image, whose root disk is read on demand."""
+    start, blocks = version.start, version.blocks
+    if start is None or blocks is None:
+        raise UsageError(
+            f"image {name} of {server.url} cannot be read on demand: it is too large, or was"
+            " published by an earlier boincvm",
+            hint="fetch all of it: leave --on-demand out",
+        )
+    part = store.root / "downloads" / f"{start.sha256}.part"
+    check_space(store, missing_bytes(part, start.size) + version.packed_size, name)
+    with progress.step(f"downloading what {name} starts with, {format_size(start.size)}"):
+        download(server, version.start_name, part, start.size, start.sha256, progress)
+    remote = f"{server.url}/{version.start_name}"
+    with ExitStack() as held:
+        held.enter_context(consumed(part))
+        directory = held.enter_context(_object(store, version))
+        with progress.step(f"making {name}"), part.open("rb") as stream:
+            manifest, disk = read_start(stream, version.digest, blocks.size, directory, remote)
+            write_on_demand(directory / ON_DEMAND, server.url, disk)
+        with RootPart(directory, version.digest) as root:
+            if local:
+                with progress.step("searching the images of this host"):
+                    root.seed(_bases(store, local, version.architecture, held))
+            root.fetch_head(server)
+        _publish(store, name, directory, version, manifest, remote)
 
 
 def as_whole(source: Source, version: Version, name: str, store: ImageStore) -> None:
@@ -189,7 +230,7 @@ def _publish(
     if manifest.digest != version.digest:
         raise ImageDamagedError(f"{remote} makes another image")
     try:
-        check_disk(directory / ROOT)
+        check_disk(root_of(directory))
     except DiskRefusedError as error:
         raise ImageDamagedError(f"{remote} makes a disk that is refused: {error}") from error
     with (directory / MANIFEST).open("xb") as stream:

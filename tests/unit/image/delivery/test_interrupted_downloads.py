@@ -61,7 +61,7 @@ def test_blocks_that_have_arrived_are_not_downloaded_again(server, store, trust,
             request.answer(whole(request.server, name), most=0)
         return asked[0] > 2
 
-    monkeypatch.setattr(blocks, "_LONGEST_GAP", -1)
+    monkeypatch.setattr(blocks, "LONGEST_GAP", -1)
     server.faults[".blocks"] = breaks_off
     with pytest.raises(HostError, match="broke off"):
         fetch_image(server.url, "sci", store, trust=trust)
