@@ -185,6 +185,7 @@ class Stub:
         self.session = Mock()
         self.spec = Mock(directory=directory)
         self.is_running = True
+        self.has_begun = True
         self.is_saved = False
         self.fault: BoincvmError | OSError = HypervisorError("it does not want to")
         self.calls: list[str] = []
