@@ -97,7 +97,8 @@ async def test_names_that_lead_elsewhere(tmp_path: Path, name: bytes) -> None:
     assert not (tmp_path.parent / "up").exists()
 
 
-async def test_a_name_twice_and_a_list_without_end() -> None:
+async def test_a_name_twice_and_a_list_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boincvm.chirp.client._MOST_ENTRIES", 1000)
     entry = b"a\n" + described(0o100644, 5)
     async with client_of(b"0\n" + 2 * entry + b"\n") as client:
         with pytest.raises(ChirpNonsenseError, match="duplicate"):

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from boincvm.controller import operations
 from boincvm.controller.serve import bodies, connections
+from boincvm.controller.serve import server as server_module
 from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import ListenAddress, Server
 from support.controller.faces import BEARER, JSON, TOKEN, Faces, bounded
@@ -181,6 +182,12 @@ async def test_nonsense_is_refused(faces, nonsense, caplog):
 
 
 @pytest.fixture
+def little_grace(monkeypatch):
+    """Have servers end soon; it is set up before a server, so it lasts until that has ended."""
+    monkeypatch.setattr(server_module, "GRACE", 0.2)
+
+
+@pytest.fixture
 async def watched(tmp_path):
     """Run a server, of which nothing is left afterwards."""
     before = asyncio.all_tasks()
@@ -230,6 +237,7 @@ async def test_its_end_ends_websockets(watched):
         await bounded(closing)
 
 
+@pytest.mark.usefixtures("little_grace")
 async def test_its_end_does_not_wait_for_who_never_reads(watched):
     watched.server = await watched.serve_unix()
     deaf = await watched.talk()
@@ -261,6 +269,7 @@ async def test_its_end_waits_a_little_for_what_was_asked(watched, monkeypatch):
     await bounded(closing)
 
 
+@pytest.mark.usefixtures("little_grace")
 async def test_its_end_cancels_what_takes_too_long(watched, monkeypatch, caplog):
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
