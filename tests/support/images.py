@@ -28,7 +28,7 @@ def ready_image(
     """Return the image's directory; build it if it is missing or out of date.
 
     `shapes`: options of `image warm`. Machines of these shapes, and no others, start from golden
-    snapshots afterwards. All tests together may have four, which is how many are kept.
+    snapshots afterwards. All tests together may have six, which is how many are kept.
     """
     named = [word for package in packages for word in ("--package", package)]
     # One for all workers of pytest-xdist: their base directories have a common parent.

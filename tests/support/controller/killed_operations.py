@@ -86,7 +86,7 @@ class Fleet:
         self.client = Client(ControllerAddress(self.directory / "http.sock"))
         self.process: subprocess.Popen[str] | None = None
         self.environment = {**os.environ, "BOINCVM_HOME": str(self.home)}
-        warm = ["image", "warm", "--memory", "256M", "base"]
+        warm = ["image", "warm", "--controller", "--memory", "256M", "base"]
         subprocess.run([*BOINCVM, *warm], env=self.environment, check=True, timeout=LIMIT)
 
     def begin(self) -> None:

@@ -31,7 +31,7 @@ from boincvm.machine.settings import Settings
 from boincvm.machine.spec import machine_spec
 from boincvm.machine.start_source import Boot
 
-MOST = 4
+MOST = 6
 """Snapshots to keep, the most recently used ones: each takes some 90 MiB of disk."""
 PRACTICE = 16
 """How often a machine rehearses, before it is frozen, what each of its copies will do first. After
