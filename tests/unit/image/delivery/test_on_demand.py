@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -20,7 +21,7 @@ from boincvm.errors import (
 )
 from boincvm.hypervisor.qcow2 import check_disk
 from boincvm.hypervisor.qemu.block_server import serve_blocks
-from boincvm.image.delivery import root_part
+from boincvm.image.delivery import keys, root_part
 from boincvm.image.delivery.fetch import Fetched, fetch_image, update_image
 from boincvm.image.delivery.on_demand import READ_AHEAD, OnDemandRoot, open_on_demand
 from boincvm.image.delivery.publish import publish_images
@@ -37,12 +38,38 @@ HASTE = Patience(stall=0.3, answer=0.6)
 LIMIT = 60.0
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a publisher's images, key and web pages, made once."""
+    directory = tmp_path_factory.mktemp("made")
+    keys.make_key(directory / "key.pem")
+    publisher = ImageStore(directory / "publisher")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOINCVM_HOME", str(directory / "home"))
+        build_partial(publisher, "sci")
+        publish_images(["sci"], directory / "www", directory / "key.pem", publisher)
+    return directory
+
+
 @pytest.fixture
-def digest(publisher: ImageStore, www: Path, key: Path) -> str:
-    """Publish an image in `www`; return its digest."""
-    digest = build_partial(publisher, "sci")
-    publish_images(["sci"], www, key, publisher)
-    return digest
+def key(made: Path) -> Path:
+    return made / "key.pem"
+
+
+@pytest.fixture
+def www(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "www", tmp_path / "www"))
+
+
+@pytest.fixture
+def publisher(made: Path, tmp_path: Path) -> ImageStore:
+    return ImageStore(Path(shutil.copytree(made / "publisher", tmp_path / "publisher")))
+
+
+@pytest.fixture
+def digest(publisher: ImageStore, www: Path) -> str:
+    """Return the digest of the image that is published in `www`."""
+    return publisher.digest_of("sci")
 
 
 @pytest.fixture
