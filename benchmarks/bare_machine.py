@@ -27,11 +27,14 @@ POWER_OFF = "echo b > /proc/sysrq-trigger"
 
 @dataclass(frozen=True, slots=True)
 class GuestSystem:
-    """A kernel to boot in place of the image's, and QEMU's options for additional devices."""
+    """A kernel to boot in place of the image's, or QEMU in place of the host's."""
 
     kernel: Path
     initrd: Path
     devices: tuple[str, ...] = ()
+    """QEMU's options for additional devices."""
+    qemu: tuple[str, ...] = ()
+    """A program and its first options; if there are none, the host's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def bare_command(
     arguments = [*X86_64.arguments(has_hpet=has_hpet), f'boincvm.shell="{shell}"']
     options = X86_64.machine_options(has_hpet=has_hpet)
     return [
-        qemu_command.find_program(qemu_command.PROGRAM),
+        *(system.qemu or (qemu_command.find_program(qemu_command.PROGRAM),)),
         *qemu_command.base_options(accelerator, options=options),
         "-m", f"{MEMORY >> 20}M",
         "-smp", "1",
@@ -127,11 +130,13 @@ async def bare_machine(
                 await process.wait()
 
 
-def bare_boot_seconds(image: Image, accelerator: str, scratch: Path) -> float:
+def bare_boot_seconds(
+    image: Image, accelerator: str, scratch: Path, system: GuestSystem | None = None
+) -> float:
     """Measure the time from QEMU's start to its end, with a shell that powers off immediately."""
 
     async def boot() -> float:
-        machine = bare_machine(image, accelerator, POWER_OFF, scratch)
+        machine = bare_machine(image, accelerator, POWER_OFF, scratch, system)
         async with machine as booting:
             await booting.wait()
             return perf_counter() - booting.begin

@@ -25,11 +25,17 @@ BOUND, QUICK_BOUND = 100_000, 50_000
 """ECM's first bound; 100,000 is about 3 s under emulation."""
 
 
-def _script(bound: int) -> str:
+def ecm_script(bound: int) -> str:
+    """Return a script that computes one curve, and prints when it began and ended."""
     return (
         f"read begin rest </proc/uptime; echo {NUMBER} | ecm -q -sigma 1:42 -c 1 {bound}"
         " >/dev/null; read end rest </proc/uptime; echo ecm $begin $end"
     )
+
+
+def shell_for(script: str) -> str:
+    """Return a bare machine's shell that runs the script for each line that it is sent."""
+    return f"exec </dev/console >/dev/console; while read -r go; do {script}; done"
 
 
 def _seconds(line: str) -> float:
@@ -46,7 +52,8 @@ async def _in_ours(session: Session, script: str) -> float:
     return _seconds(b"".join(output).decode())
 
 
-def _in_bare(console: socket.socket) -> float:
+def ecm_in_bare(console: socket.socket) -> float:
+    """Have a bare machine with `shell_for` compute a curve; return how long it took, in seconds."""
     console.sendall(b"go\n")
     with console.makefile("r", errors="replace") as lines:
         for line in lines:
@@ -59,7 +66,7 @@ def _in_bare(console: socket.socket) -> float:
 async def _by_turns(laboratory: Laboratory, script: str, times: int) -> tuple[float, float]:
     """Return the medians of ours and of theirs, in seconds."""
     location = laboratory.accelerator, laboratory.directory
-    shell = f"exec </dev/console >/dev/console; while read -r go; do {script}; done"
+    shell = shell_for(script)
     measured: tuple[list[float], list[float]] = ([], [])
     async with (
         booted(laboratory.sci, *location) as session,
@@ -68,7 +75,7 @@ async def _by_turns(laboratory: Laboratory, script: str, times: int) -> tuple[fl
         for turn in range(times + 1):
             laboratory.log(f"{turn} of {times}")
             ours = await _in_ours(session, script)
-            theirs = await asyncio.to_thread(_in_bare, bare.console)
+            theirs = await asyncio.to_thread(ecm_in_bare, bare.console)
             if turn > 0:  # the first run of each reads its program from the disk
                 measured[0].append(ours)
                 measured[1].append(theirs)
@@ -76,7 +83,7 @@ async def _by_turns(laboratory: Laboratory, script: str, times: int) -> tuple[fl
 
 
 def _guest_overhead(laboratory: Laboratory) -> list[Result]:
-    script = _script(QUICK_BOUND if laboratory.quick else BOUND)
+    script = ecm_script(QUICK_BOUND if laboratory.quick else BOUND)
     ours, theirs = asyncio.run(_by_turns(laboratory, script, laboratory.times(15, 3)))
     return [Result("guest_overhead", ours, "s", theirs, "nothing of ours in QEMU", 1.02)]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boincvm.image.progress import Progress
-from boincvm.project.bundle.build import build_folder
+from boincvm.project.bundle.build import build_folder, build_qemu
 
 PAGES = Path(__file__).parents[2] / "docs"
 LINUX = "x86_64-pc-linux-gnu"
@@ -15,6 +15,11 @@ _LIMIT = 60.0
 def made_folder(platform: str) -> Path:
     """Return the folder for `platform`, which no test may change."""
     return build_folder(platform, PAGES, None, Progress(None))
+
+
+def made_qemu(platform: str = LINUX) -> Path:
+    """Return the folder with QEMU for `platform`, which no test may change."""
+    return build_qemu(platform, None, Progress(None))
 
 
 def run_alone(

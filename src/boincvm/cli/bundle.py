@@ -11,11 +11,14 @@ _DESCRIPTION = """\
 Make a folder with boincvm, a Python of its own and all libraries that this needs, and pack it.
 A computer runs it with nothing installed. It is the same each time: what it is made of is pinned by
 digest. A file of it that was altered or truncated is told at the next start, and not run.
+With --qemu: a folder with QEMU instead, which the wrapper takes from the app version.
+What is not in the cache yet is downloaded first, some 10 to 50 MB; how much it is, is shown.
 """
 _EXAMPLES = """\
 examples:
   boincvm bundle --platform x86_64-pc-linux-gnu out/boincvm
   out/boincvm/boincvm-wrapper --version
+  boincvm bundle --qemu out/qemu
 
 boincvm help volunteer-folder tells what it holds, and how a BOINC project ships it.
 """
@@ -33,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"BOINC's name of the volunteers' system; default: {_PLATFORMS[0]}",
     )
     parser.add_argument(
+        "--qemu", action="store_true", help="QEMU and its firmware, in place of boincvm"
+    )
+    parser.add_argument(
         "--mirror",
         metavar="URL",
         help="the mirror to fetch Debian's packages from; default: the one that apt uses",
@@ -44,22 +50,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the folder and print what it is. Raises BoincvmError and OSError."""
+    """Make a folder and print what it is. Raises BoincvmError and OSError."""
     from boincvm.cli.help import pages_directory
     from boincvm.image.interruption import terminable
     from boincvm.image.progress import to_standard_error
-    from boincvm.project.bundle.build import build_folder, export_bundle
+    from boincvm.project.bundle.build import (
+        build_folder,
+        build_qemu,
+        export_bundle,
+        export_qemu,
+    )
     from boincvm.sizes import format_size
 
     platform: str = arguments.platform
+    out = arguments.out.absolute()
     with terminable():
         progress = to_standard_error()
-        folder = build_folder(platform, pages_directory(), arguments.mirror, progress)
-        bundle = export_bundle(platform, folder, arguments.out.absolute(), progress)
+        if arguments.qemu:
+            folder = build_qemu(platform, arguments.mirror, progress)
+            bundle = export_qemu(folder, out, progress)
+        else:
+            folder = build_folder(platform, pages_directory(), arguments.mirror, progress)
+            bundle = export_bundle(platform, folder, out, progress)
     if arguments.json:
         print_indented_json(
             {
                 "platform": platform,
+                "content": "qemu" if arguments.qemu else "boincvm",
                 "folder": str(bundle.folder),
                 "size": bundle.size,
                 "archive": str(bundle.archive),

@@ -33,6 +33,20 @@ def quiet_environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **needed}
 
 
+_PREFERRED = "BOINCVM_QEMU"
+"""Names the directory of a QEMU that comes before all others."""
+
+
+def prefer_programs_of(directory: Path) -> None:
+    """Have this process, and those that it starts, take programs from `directory` first."""
+    os.environ[_PREFERRED] = str(directory)
+
+
+def file_name(program: str) -> str:
+    """Return the name of a program's file."""
+    return program + _SUFFIX
+
+
 def _installed() -> list[str]:
     root = os.environ.get("PROGRAMFILES")
     return [os.path.join(root, name) for name in _INSTALLED] if root else []  # noqa: PTH118
@@ -41,15 +55,17 @@ def _installed() -> list[str]:
 def find_program(name: str) -> str | None:
     """Find the program `name` on PATH, or where Windows' installers put it.
 
-    Before both comes the directory `qemu` beside our Python: there a folder for volunteers has a
-    QEMU of its own.
+    Before both come the directory that BOINCVM_QEMU names, and the directory `qemu` beside our
+    Python: there a folder for volunteers may have a QEMU of its own.
 
     `shutil.which` would import compression modules, and look into the current directory first on
     Windows.
     """
     own = os.path.join(os.path.dirname(sys.executable), "qemu")  # noqa: PTH118, PTH120
-    for directory in (own, *os.get_exec_path(), *_installed()):
-        path = Path(directory, name + _SUFFIX)
+    preferred = os.environ.get(_PREFERRED)
+    first = (preferred, own) if preferred else (own,)
+    for directory in (*first, *os.get_exec_path(), *_installed()):
+        path = Path(directory, file_name(name))
         if os.access(path, os.X_OK) and path.is_file():  # the first never raises
             return str(path)
     return None

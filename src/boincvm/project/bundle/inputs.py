@@ -9,7 +9,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from boincvm.image.mirror import host_mirror
 from boincvm.image.tools import ToolError, run_tool
 
 LOCK = Path(__file__).with_name("inputs.toml")
+QEMU_LOCK = Path(__file__).with_name("qemu.toml")
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 
 
@@ -88,6 +89,20 @@ def pinned_inputs() -> Inputs:
     )
 
 
+def pinned_qemu() -> tuple[DebianPackage, ...]:
+    """Return the packages that qemu.toml pins, and those that it shares with inputs.toml."""
+    with QEMU_LOCK.open("rb") as file:
+        lock = tomllib.load(file)
+    shared = [package for package in pinned_inputs().debian if package.name in lock["shared"]]
+    return (*(DebianPackage(**entry) for entry in lock["debian"]), *shared)
+
+
+def pinned_windows_qemu() -> PyPIPackage:
+    """Return the package with QEMU for Windows."""
+    with QEMU_LOCK.open("rb") as file:
+        return PyPIPackage(**tomllib.load(file)["windows"])
+
+
 def check_pip() -> None:
     """Check that this Python has pip, which fetches PyPI's packages. Raises ImageBuildError."""
     if find_spec("pip") is None:
@@ -105,6 +120,11 @@ class InputCache:
         self._directory = directory
         self._mirror = mirror
         make_directory(directory)
+
+    def missing(self, packages: Iterable[DebianPackage | PyPIPackage]) -> int:
+        """Return the bytes of those packages that are not there yet."""
+        absent = (one for one in packages if not (self._directory / one.sha256).is_file())
+        return sum(package.size for package in absent)
 
     def debian(self, package: DebianPackage) -> Path:
         """Return the file of a package. Raises ImageBuildError."""
@@ -131,11 +151,15 @@ class InputCache:
             self._keep(new, path, package.sha256, package.file_name)
         return path
 
-    def wheel(self, package: PyPIPackage) -> Path:
-        """Return the wheel of a package. Raises ImageBuildError."""
+    def wheel(self, package: PyPIPackage, platform: str = "") -> Path:
+        """Return the wheel of a package, for another platform if one is given.
+
+        Raises ImageBuildError.
+        """
         path = self._directory / package.sha256
         if not _is(path, package.sha256):
-            self._download(package, path, ["--only-binary=:all:"], {})
+            options = [f"--platform={platform}"] if platform else []
+            self._download(package, path, ["--only-binary=:all:", *options], {})
         return path
 
     def source(self, package: PyPIPackage, setuptools: PyPIPackage) -> Path:

@@ -29,6 +29,11 @@ def linux_launcher(temporary: Path) -> Path:
     return _compiled("musl-gcc", "linux.c", temporary / "launcher")
 
 
+def qemu_launcher(temporary: Path) -> Path:
+    """Compile the program for a folder with QEMU in `temporary`. Raises ImageBuildError."""
+    return _compiled("musl-gcc", "qemu.c", temporary / "launcher")
+
+
 def windows_launcher(temporary: Path) -> Path:
     """Compile the program for Windows in `temporary`. Raises ImageBuildError."""
     return _compiled(

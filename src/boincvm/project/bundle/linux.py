@@ -22,7 +22,7 @@ from boincvm.project.bundle.launchers import linux_launcher
 from boincvm.project.bundle.python_files import add_boincvm, add_wheel, compile_modules
 
 PROGRAMS = ("boincvm-wrapper", "boincvm", "python")
-_LOADER = "ld-linux-x86-64.so.2"
+LOADER = "ld-linux-x86-64.so.2"
 _LIBRARIES = (
     "libbz2.so.1.0", "libc.so.6", "libcrypto.so.3", "libexpat.so.1", "libffi.so.8",
     "libgcc_s.so.1", "liblzma.so.5", "libm.so.6", "libssl.so.3", "libz.so.1",
@@ -58,7 +58,7 @@ def make_folder(
     for package in inputs.debian:
         run_tool(["dpkg-deb", "-x", cache.debian(package), root])
     for package in inputs.debian:
-        shutil.copyfile(_copyright(root, package.name), licences / f"{package.name}.txt")
+        shutil.copyfile(licence_text(root, package.name), licences / f"{package.name}.txt")
     lay_python(folder, root)
     modules = folder / _MODULES
     add_boincvm(modules, pages)
@@ -77,8 +77,8 @@ def lay_python(folder: Path, root: Path) -> None:
         root / "usr/lib/python3.11", folder / _MODULES, ignore=_unused(root / "usr/lib/python3.11")
     )
     shutil.copy(root / "usr/bin/python3.11", libraries / "python")
-    for name, target in {_LOADER: "boincvm", **{name: name for name in _LIBRARIES}}.items():
-        shutil.copy(_library(root, name), libraries / target)
+    for name, target in {LOADER: "boincvm", **{name: name for name in _LIBRARIES}}.items():
+        shutil.copy(find_library(root, name), libraries / target)
 
 
 def python_command(folder: Path) -> list[str | Path]:
@@ -104,13 +104,14 @@ def _unused(top: Path) -> Callable[[str, list[str]], set[str]]:
     return names
 
 
-def _library(root: Path, name: str) -> Path:
+def find_library(root: Path, name: str) -> Path:
+    """Return the path of a library beneath an unpacked `root`. Raises ImageBuildError."""
     for directory in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
         if (root / directory / name).exists():
             return root / directory / name
     raise ImageBuildError(f"Debian's packages lack {name}")
 
 
-def _copyright(root: Path, package: str) -> Path:
+def licence_text(root: Path, package: str) -> Path:
     """Return what Debian says of a package's licence; several packages may share one text."""
     return (root / "usr/share/doc" / package / "copyright").resolve()

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from boincvm.errors import UsageError
+from boincvm.host.programs import prefer_programs_of
 from boincvm.hypervisor.choice import choose
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.hypervisor.needs import Needs
@@ -30,6 +31,8 @@ SETTINGS = Settings(
     report_period=1.0,  # as often as the client is told
 )
 INIT_DATA = "init_data.xml"
+QEMU_FILE = "qemu.tar.xz"
+"""The logical name of QEMU that comes as a file of the app version."""
 IMAGE_DIRECTORY = "boincvm-images"
 """The directory, in the project's, of images that came as files of an app version, unpacked."""
 
@@ -61,6 +64,22 @@ class MachineStarter:
         self._is_suspended = is_suspended
         self._held = ExitStack()
         self._warmers = Warmers()
+        self._has_looked = False
+
+    async def bring_qemu(self) -> None:
+        """Have QEMU of the app version, if that has one, taken before the host's.
+
+        Raises BoincvmError.
+        """
+        if self._has_looked:
+            return
+        path = self._client.resolve(QEMU_FILE)
+        if path.is_file():
+            from boincvm.wrapper.packed_qemu import unpacked  # few app versions have one
+
+            directory = await in_side_thread(unpacked, path, self._context.app_files)
+            prefer_programs_of(directory)
+        self._has_looked = True
 
     async def image(self, name: str) -> Image:
         """Open an image and hold it until `close`. Raises BoincvmError."""

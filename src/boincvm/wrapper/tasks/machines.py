@@ -197,6 +197,7 @@ class JobMachines:
         machine = self._machines.get(name)
         if machine is not None:
             return machine
+        await self._opening.bring_qemu()
         saved = self._saved.pop(name, None)
         image = self._images[name] = await self._opening.image(shape.image)
         if saved is not None and saved.image != image.digest:
