@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from boincvm import redaction
 from boincvm.hypervisor.virtualbox.machine_log import MachineLog
 
 LIMIT = 60.0
@@ -75,6 +76,18 @@ async def test_the_last_words_of_a_log_without_trouble(file: Path) -> None:
     log = MachineLog(file, lambda: None)
     log.close()
     assert log.cause() == "Console: state 'Running'"
+
+
+async def test_a_folder_is_hidden_before_a_line_is_cut(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_hidden", {})
+    monkeypatch.setattr(redaction, "_pattern", None)
+    redaction.hide("/home/somebody", "~")
+    append(file, f"00:00:09.000000 {'x' * 190} /home/somebody/disk.vdi\n")
+    log = MachineLog(file, lambda: None)
+    log.close()
+    assert log.cause() == f"{'x' * 190} ~/disk.vd"
 
 
 async def test_a_log_that_is_not_there(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from boincvm import redaction
 from boincvm.errors import HostDiskFullError, HypervisorError
 from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.contract import MachineSpec
@@ -87,6 +88,14 @@ def test_an_error_without_a_code() -> None:
     error = error_from("controlvm", "VBoxManage: error: Machine 'N' is not currently running.\n")
     assert isinstance(error, VirtualBoxError)
     assert (error.text, error.code) == ("Machine 'N' is not currently running.", "")
+
+
+def test_a_folder_is_hidden_before_an_error_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_hidden", {})
+    monkeypatch.setattr(redaction, "_pattern", None)
+    redaction.hide("/home/somebody", "~")
+    error = error_from("startvm", f"VBoxManage: error: {'x' * 291} /home/somebody/disk.vdi\n")
+    assert error.message == f"VirtualBox refused startvm: {'x' * 291} ~/disk.v"
 
 
 def test_an_error_in_no_form() -> None:

@@ -157,7 +157,9 @@ class Network:
             return ""
         if port := lines[-1].partition(_PORT_TAKEN)[2].partition("-")[0]:
             return f"the port {port} of 127.0.0.1 cannot be used: another program may have taken it"
-        return "".join(filter(str.isprintable, lines[-1]))[:300]
+        from boincvm.redaction import redact  # only needed for an error
+
+        return "".join(filter(str.isprintable, redact(lines[-1])))[:300]
 
     def end(self) -> None:
         """End QEMU and close the sockets. Idempotent."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from boincvm.host.file_changes import FileWatch
 from boincvm.host.files import open_regular
+from boincvm.redaction import redact
 
 _PIECE = 1 << 16
 """Bytes that are read at once, and that are kept for `cause`."""
@@ -58,7 +59,7 @@ class MachineLog:
         ]
         telling = [line for line in lines if _TELLING.search(line)]
         last = (telling or list(filter(None, lines)) or [""])[-1]
-        return "".join(filter(str.isprintable, last))[:_LONGEST]
+        return "".join(filter(str.isprintable, redact(last)))[:_LONGEST]
 
     def close(self) -> None:
         """Read the rest, and stop following. Idempotent."""

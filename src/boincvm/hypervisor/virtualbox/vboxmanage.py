@@ -13,6 +13,7 @@ from typing import NamedTuple
 from boincvm.errors import HostDiskFullError, HypervisorError
 from boincvm.hypervisor.management_command import answer_of
 from boincvm.hypervisor.virtualbox.installation import MANAGE, MODULE_HINT, program
+from boincvm.redaction import redact
 
 _LIMIT = 120.0
 """Seconds that a call may take. Most take 30 ms, saving a large machine's memory some seconds."""
@@ -150,7 +151,8 @@ _ADVICE = (
 
 
 def _one_line(text: str) -> str:
-    words = " ".join(text.split())
+    # Redact before shortening, or a folder's name would no longer be recognized.
+    words = " ".join(redact(text).split())
     return "".join(filter(str.isprintable, words))[:_LONGEST_TEXT] or "it printed nothing"
 
 
