@@ -95,6 +95,7 @@ def _settings(sharing: Sharing) -> "lt.settings_pack":
         "connections_limit": sharing.connections,
         "upload_rate_limit": sharing.upload_rate,
         "max_queued_disk_bytes": _MEMORY,
+        "disk_write_mode": lt.mmap_write_mode_t.always_pwrite,  # a full disk is an error
         "enable_dht": is_open,
         "enable_lsd": is_open,
         "enable_upnp": is_open,
@@ -117,7 +118,9 @@ def _wait(
     begin, before, best, has_begun = monotonic(), 0, 0, False
     while True:
         session.wait_for_alert(_TICK)
-        session.pop_alerts()
+        for alert in session.pop_alerts():
+            if isinstance(alert, lt.file_error_alert):  # after which it would only share
+                _raise_full(alert.error)
         status = handle.status(0)
         if status.errc.value():
             _raise_full(status.errc)

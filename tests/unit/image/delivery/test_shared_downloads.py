@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,8 +36,9 @@ from boincvm.image.store import ImageStore
 from boincvm.sizes import format_size
 from support.image_server import ImageServer, Request, whole
 from support.observed import LIMIT
+from support.small_disk import needs_namespaces, small_disk
 from support.swarm import HERE, PIECE, Tracker, sharing, tracking, with_pieces
-from support.versions import build, contents
+from support.versions import build, contents, noise
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -282,6 +285,26 @@ def test_a_disk_that_is_full(server, store, trust, tracker, packed, torrent, tmp
         fetch_image(server.url, "sci", store, trust=trust, sharing=HERE)
     assert store.names() == []
     assert list((store.root / "downloads").iterdir()) == []
+
+
+@needs_namespaces
+def test_a_real_disk_that_is_full(tracker, server, tmp_path):
+    content, path, disk = noise("much", 2 << 20), tmp_path / "much", tmp_path / "disk"
+    path.write_bytes(content)
+    disk.mkdir()
+    torrent = tmp_path / "much.torrent"
+    write_torrent(path, "much", torrent, Offer(server.url, (tracker.url,)))
+    command = [sys.executable, "-m", "support.shared_on_small_disk"]
+    with sharing(tracker, torrent, content, tmp_path / "a"):
+        done = subprocess.run(
+            [*small_disk("1m", disk), *command, torrent, str(len(content)), disk / "file"],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=True,
+        )
+    assert done.stdout == f"{errno.ENOSPC}\n"
 
 
 def test_nothing_is_told_to_strangers():
