@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     wanted = [
         benchmark
         for benchmark in BENCHMARKS
-        if not arguments.names or set(arguments.names) & set(benchmark.names)
+        if set(arguments.names) & set(benchmark.names) or not (arguments.names or benchmark.by_name)
     ]
     results: list[Result] = []
     failures = 0

@@ -62,3 +62,5 @@ class Benchmark:
     names: tuple[str, ...]
     """The results that one call of `run` gives."""
     run: Callable[[Laboratory], list[Result]]
+    by_name: bool = False
+    """Whether it runs only if it is named: it takes many minutes."""

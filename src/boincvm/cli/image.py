@@ -110,11 +110,12 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
         verbs,
         "pack",
         "pack an image into one file",
-        "Pack an image into one tar.gz file, to distribute it. Equal images give equal files.\n\n"
-        "example:\n  boincvm image pack sci sci-1.0.tar.gz",
+        "Pack an image into one file, to distribute it: tar.xz, or tar.gz, which is larger, but\n"
+        "packed in seconds. Equal images give equal files.\n\n"
+        "example:\n  boincvm image pack sci sci-1.0.tar.xz",
     )
     pack.add_argument("name", metavar="NAME")
-    pack.add_argument("file", metavar="FILE")
+    pack.add_argument("file", metavar="FILE", help="with the end .tar.xz or .tar.gz")
     pack.add_argument("--force", action="store_true", help="replace FILE if it exists")
     unpack = add_verb(
         verbs,
@@ -126,7 +127,7 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
     )
     unpack.add_argument("file", metavar="FILE")
     unpack.add_argument(
-        "name", metavar="NAME", nargs="?", help="default: FILE's name without .tar.gz"
+        "name", metavar="NAME", nargs="?", help="default: FILE's name without .tar.xz or .tar.gz"
     )
 
 

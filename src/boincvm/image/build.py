@@ -47,6 +47,7 @@ from boincvm.image.lock import Asked, Distribution, Lock, LockedPackage
 from boincvm.image.machine import BootMachine
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, Manifest, Recipe
 from boincvm.image.names import check_image_name, check_mirror, check_package_names
+from boincvm.image.needed import is_kernel, needed_names, remove_spared_modules
 from boincvm.image.object_files import describe, make_durable
 from boincvm.image.packages import fetch_locked, fetch_packages
 from boincvm.image.progress import Progress
@@ -55,15 +56,11 @@ from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
 from boincvm.image.unpack import Control
 
-RECIPE_VERSION = 5
+RECIPE_VERSION = 6
 """The version of the builder's rules. Raise it whenever they change an image's content."""
 
 PYTHON_OF_SUITE = {"bookworm": "python3.11"}
 """The suites that are known to work, and the Python that starts the agent there."""
-
-_KERNEL = re.compile(r"linux-image-\d")
-"""Matches a kernel package, but not one such as `linux-image-cloud-amd64`: that one is empty and
-depends on the newest kernel."""
 
 _BASE = (
     *("base-files", "base-passwd", "bash", "busybox-static", "coreutils", "dash", "findutils"),
@@ -303,7 +300,8 @@ def _build(
             boots = (target / KERNEL, target / INITRD)
             configure(tree, *boots, directory, boot, lines.receive, architecture.machine)
     with progress.step("leaving out unneeded files"):
-        remove_unused(tree)
+        remove_unused(tree, are_configured=packages.are_configured)
+        remove_spared_modules(tree, (control.package.name for control in in_root))
         postinst_files.add_busybox_commands(tree, programs)
     python_packages: tuple[str, ...] = ()
     if recipe.pip:
@@ -465,7 +463,20 @@ def _fetch_newest(directory: Path, parts: _Parts, progress: Progress) -> _Packag
         with progress.step("fetching packages that their scripts need"):
             files = fetch(*_ESSENTIAL, *recipe.packages)
             controls = unpack.read_controls(files)
-    return _Packages(files, controls, are_configured)
+    needed = needed_names(
+        controls,
+        (*_BASE, "python3", *(LIBRARIES if recipe.pip else ()), *recipe.packages),
+        recommends=recipe.recommends,
+        are_configured=are_configured,
+    )
+    chosen = [
+        (file, control)
+        for file, control in zip(files, controls, strict=True)
+        if control.package.name in needed
+    ]
+    return _Packages(
+        [file for file, _ in chosen], [control for _, control in chosen], are_configured
+    )
 
 
 def _postinst(control: Control) -> str:

@@ -1,6 +1,7 @@
 """Files of the packages that do not go into an image, because nothing there reads them."""
 
 import re
+from pathlib import Path
 
 from boincvm.image.tree import Tree
 
@@ -12,6 +13,8 @@ _UNREAD = re.compile(
     | usr/share/doc/[^/]+/(?!copyright$)
     | usr/share/locale/(?!locale\.alias$)
     | usr/share/zoneinfo/(posix|right)/
+    | usr/lib/python3\.\d+/(test|pydoc_data)/
+    | usr/lib/valgrind/
     | var/(cache|log)/apt(/|$)
     | dev/
     """,
@@ -28,6 +31,8 @@ _UNUSED = re.compile(
     """,
     re.VERBOSE,
 )
+_GCONV = "usr/lib/*/gconv/gconv-modules"
+_GCONV_LISTS = ("gconv-modules.cache", "gconv-modules.d")
 _KERNEL = re.compile(r"linux-image-.*|linux-base|initramfs-tools(-core|-bin)?|klibc-utils|libklibc")
 
 
@@ -52,8 +57,27 @@ def is_unused(name: str) -> bool:
     return is_unread(name) or _UNUSED.match(name) is not None
 
 
-def remove_unused(tree: Tree) -> None:
-    """Remove from `tree` what is no longer needed. Raises ImageBuildError."""
+def remove_unused(tree: Tree, *, are_configured: bool) -> None:
+    """Remove from `tree` what is no longer needed. Raises ImageBuildError.
+
+    `are_configured`: scripts of packages have run. Without such packages, as in `base`, rare
+    character sets are left out, too.
+    """
     for name in reversed(tree.names()):
         if is_unused(name):
             tree.remove(name)
+    if not are_configured:
+        for path in sorted(tree.directory.glob(_GCONV)):
+            _remove_rare_character_sets(tree, path)
+
+
+def _remove_rare_character_sets(tree: Tree, configuration: Path) -> None:
+    """Remove what glibc's own configuration calls extra: some 240 of its 250 modules of iconv.
+
+    The others are found by `configuration` as soon as there is no cache.
+    """
+    words = [line.split() for line in configuration.read_text().splitlines()]
+    kept = {word[3] for word in words if len(word) > 3 and word[0] == "module"}
+    for path in sorted(configuration.parent.iterdir()):
+        if (path.suffix == ".so" and path.stem not in kept) or path.name in _GCONV_LISTS:
+            tree.remove(path.relative_to(tree.directory).as_posix())

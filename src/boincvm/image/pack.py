@@ -32,6 +32,7 @@ from boincvm.image.names import check_image_name
 from boincvm.image.pack_format import (
     MOST_IMAGE_BYTES,
     PIECE,
+    Compression,
     Packer,
     Unpacker,
     damaged,
@@ -42,7 +43,8 @@ from boincvm.image.store import Image, ImageStore
 from boincvm.image.target_file import check_target
 from boincvm.sizes import format_size
 
-_SUFFIXES = (".tar.gz", ".tgz")
+_SUFFIXES = (".tar.gz", ".tgz", ".tar.xz", ".txz")
+_XZ_SUFFIXES = (".tar.xz", ".txz")
 _MARGIN = 16 << 20
 """Bytes of disk that must stay free when an image is unpacked."""
 
@@ -64,7 +66,8 @@ def pack_image(
 ) -> None:
     """Write `image` to `path`, completely or not at all; `force` replaces an existing file.
 
-    Raises UsageError, ImageDamagedError, HostDiskFullError, HostError.
+    A name that ends with .tar.xz or .txz asks for xz, any other for gzip. Raises UsageError,
+    ImageDamagedError, HostDiskFullError, HostError.
     """
     progress = Progress(None) if progress is None else progress
     check_target(path, force=force)
@@ -77,7 +80,7 @@ def pack_image(
         )
     try:
         with replacement(path, is_unique=True) as part, part.open("xb") as stream:
-            packer = Packer(stream)
+            packer = Packer(stream, _compression_of(path))
             manifest = image.manifest.encode()
             packer.add(MANIFEST, len(manifest), iter([manifest]))
             for file in image.manifest.files:
@@ -86,6 +89,11 @@ def pack_image(
             packer.finish()
     except OSError as error:
         raise _host_error(f"{path} cannot be written", error) from error
+
+
+def _compression_of(path: Path) -> Compression:
+    is_xz = path.name.lower().endswith(_XZ_SUFFIXES)
+    return Compression.XZ if is_xz else Compression.GZIP
 
 
 def check_manifest(image: Image) -> None:

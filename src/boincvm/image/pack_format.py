@@ -1,8 +1,8 @@
-"""The archive format of a packed image: tar (POSIX.1-1988, ustar) within gzip (RFC 1952).
+"""The archive format of a packed image: tar (POSIX.1-1988, ustar) within gzip (RFC 1952) or xz.
 
 Nothing in it is left open: manifest.json comes first, then the image's files in its order, and all
-headers have the same mode, owner and time. So equal images have equal archives (with the same
-zlib), and the reader interprets no headers: it knows each of them before it reads it.
+headers have the same mode, owner and time. So equal images have equal archives (with the same zlib
+or liblzma), and the reader interprets no headers: it knows each of them before it reads it.
 """
 
 import hashlib
@@ -11,8 +11,9 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from boincvm.errors import HostError, ImageDamagedError
 from boincvm.host.files import set_mode
@@ -23,6 +24,11 @@ MOST_IMAGE_BYTES = (8 << 30) - 1
 """The largest total size of an image's files; also the limit of a header's size field."""
 LEVEL = 6
 """gzip's compression level, chosen by measurement: docs/images.md."""
+_PRESET = 6
+_DICTIONARY = 8 << 20
+"""xz's preset and the bytes of its window, chosen in the same way."""
+_MOST_MEMORY = 32 << 20
+"""Bytes that unpacking xz may take, whatever window a file claims."""
 PIECE = 1 << 20
 """Bytes that are processed at a time, at most."""
 
@@ -31,6 +37,7 @@ _END = bytes(2 * _BLOCK)
 _READ_SIZE = 1 << 17
 # RFC 1952, 2.3: magic, deflate; no flags, no time, no level, unknown system.
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+_XZ_MAGIC = b"\xfd7zXZ\0"
 
 
 def header_of(name: str, size: int) -> bytes:
@@ -43,15 +50,67 @@ def header_of(name: str, size: int) -> bytes:
     return before + b"%06o\0 " % checksum + after
 
 
+class Compression(StrEnum):
+    """How an archive is compressed."""
+
+    GZIP = "gzip"
+    XZ = "xz"
+    """Smaller, but it takes ten times as long to pack."""
+
+    @property
+    def suffix(self) -> str:
+        """Return the end of such a file's name."""
+        return ".tar.gz" if self is Compression.GZIP else ".tar.xz"
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+class _Gzip:
+    """Makes a gzip stream whose header is always the same."""
+
+    def __init__(self) -> None:
+        self._deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._head = _GZIP_HEADER
+        self._checksum = 0
+        self._size = 0
+
+    def compress(self, data: bytes, /) -> bytes:
+        head, self._head = self._head, b""
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._size += len(data)
+        return head + self._deflate.compress(data)
+
+    def flush(self) -> bytes:
+        trailer = struct.pack("<II", self._checksum, self._size & 0xFFFFFFFF)
+        return self._deflate.flush() + trailer
+
+
+def compressor(compression: Compression) -> _Compressor:
+    if compression is Compression.GZIP:
+        return _Gzip()
+    import lzma  # a task that unpacks nothing does without
+
+    return lzma.LZMACompressor(
+        format=lzma.FORMAT_XZ,
+        check=lzma.CHECK_CRC32,  # each file's SHA-256 is in the manifest
+        # The first makes absolute addresses of relative ones, as x86's calls have.
+        filters=[
+            {"id": lzma.FILTER_X86},
+            {"id": lzma.FILTER_LZMA2, "preset": _PRESET, "dict_size": _DICTIONARY},
+        ],
+    )
+
+
 class Packer:
     """Writes an archive to `stream`."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, compression: Compression = Compression.GZIP) -> None:
         self._stream = stream
-        self._deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._checksum = 0
-        self._size = 0
-        stream.write(_GZIP_HEADER)
+        self._compressor = compressor(compression)
 
     def add(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
         """Write the next member; `pieces` have `size` bytes in total."""
@@ -63,13 +122,78 @@ class Packer:
     def finish(self) -> None:
         """Write the archive's end."""
         self._write(_END)
-        self._stream.write(self._deflate.flush())
-        self._stream.write(struct.pack("<II", self._checksum, self._size & 0xFFFFFFFF))
+        self._stream.write(self._compressor.flush())
 
     def _write(self, data: bytes) -> None:
-        self._checksum = zlib.crc32(data, self._checksum)
-        self._size += len(data)
-        self._stream.write(self._deflate.compress(data))
+        self._stream.write(self._compressor.compress(data))
+
+
+class _DecompressorError(Exception):
+    """The compressed data is damaged, or wants more memory than it may have."""
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def wants_input(self) -> bool: ...
+
+    def decompress(self, data: bytes, most: int, /) -> bytes: ...
+
+
+class _Gunzip:
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
+    @property
+    def wants_input(self) -> bool:
+        return not self._inflate.unconsumed_tail
+
+    def decompress(self, data: bytes, most: int, /) -> bytes:
+        """Return 0 to `most` bytes; `data` is only used if input is wanted."""
+        try:
+            return self._inflate.decompress(self._inflate.unconsumed_tail or data, most)
+        except zlib.error as error:
+            raise _DecompressorError from error
+
+
+class _Unxz:
+    def __init__(self) -> None:
+        import lzma  # a task that unpacks nothing does without
+
+        self._error = lzma.LZMAError
+        self._lzma = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY)
+
+    @property
+    def eof(self) -> bool:
+        return self._lzma.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._lzma.unused_data
+
+    @property
+    def wants_input(self) -> bool:
+        return self._lzma.needs_input
+
+    def decompress(self, data: bytes, most: int, /) -> bytes:
+        """Return 0 to `most` bytes; `data` is only used if input is wanted."""
+        try:
+            return self._lzma.decompress(data, most)
+        except self._error as error:
+            raise _DecompressorError from error
 
 
 class Unpacker:
@@ -82,7 +206,11 @@ class Unpacker:
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self._stream = stream
         self._path = path
-        self._inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        self._first = b""
+        self._first = self._read(_READ_SIZE)
+        self._decompressor: _Decompressor = (
+            _Unxz() if self._first.startswith(_XZ_MAGIC) else _Gunzip()
+        )
 
     def manifest(self) -> Manifest:
         """Read the first member, the manifest."""
@@ -119,7 +247,7 @@ class Unpacker:
     def expect_end(self) -> None:
         """Check that nothing follows but the archive's end."""
         self._expect(_END, "its end")
-        if self._some(1) or self._inflate.unused_data or self._read(1):
+        if self._some(1) or self._decompressor.unused_data or self._read(1):
             raise damaged(self._path, "something follows its end")
 
     def _expect(self, data: bytes, what: str) -> None:
@@ -137,19 +265,24 @@ class Unpacker:
 
     def _some(self, most: int) -> bytes:
         """Read 1 to `most` bytes, or none at the end."""
-        while not self._inflate.eof:
-            compressed = self._inflate.unconsumed_tail or self._read(_READ_SIZE)
-            if not compressed:
-                raise damaged(self._path, "it ends too early")
+        while not self._decompressor.eof:
+            compressed = b""
+            if self._decompressor.wants_input:
+                compressed = self._read(_READ_SIZE)
+                if not compressed:
+                    raise damaged(self._path, "it ends too early")
             try:
-                data = self._inflate.decompress(compressed, most)
-            except zlib.error as error:
+                data = self._decompressor.decompress(compressed, most)
+            except _DecompressorError as error:
                 raise damaged(self._path, "its compressed data is damaged") from error
             if data:
                 return data
         return b""
 
     def _read(self, most: int) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
         try:
             return self._stream.read(most)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import lzma
 import multiprocessing
 import os
 import tarfile
@@ -68,6 +69,20 @@ def test_the_format_is_that_of_tar(packed):
     with tarfile.open(packed) as archive:
         assert [entry.name for entry in archive] == [MANIFEST, INITRD, KERNEL, ROOT]
     assert gzip.decompress(packed.read_bytes()) == tar(members())
+
+
+def test_the_end_of_the_name_asks_for_xz(packed, store, tmp_path):
+    path, again = tmp_path / "base.tar.xz", tmp_path / "AGAIN.TXZ"
+    with open_packed(packed, store) as image:
+        pack_image(image, path)
+        pack_image(image, again)
+    assert lzma.decompress(path.read_bytes()) == tar(members())
+    assert again.read_bytes() == path.read_bytes()
+    assert packed_manifest(path) == manifest_of(CONTENTS)
+    other = ImageStore(tmp_path / "other")
+    unpack_image(path, "base", other)
+    with other.open("base") as image:
+        assert image.root.read_bytes() == CONTENTS[ROOT]
 
 
 def test_the_same_content_packed_in_another_way_is_welcome(store, tmp_path):
@@ -138,6 +153,7 @@ def test_packing_to_where_nobody_can_write_says_so(store, tmp_path):
         ("base.tar.gz", "base"),
         ("My App_1.0.TGZ", "my-app_1.0"),
         ("image_1.0", "image_1.0"),
+        ("image_1.0.tar.xz", "image_1.0"),
         ("_é.x", "x"),
         ("image..tgz", "image"),
         ("x" * 80 + "_1.0.tar.gz", "x" * 60 + "_1.0"),

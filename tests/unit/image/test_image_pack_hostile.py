@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import os
 import struct
 import tarfile
@@ -123,6 +124,37 @@ def test_a_spoiled_file_is_refused(how, packed, store):
     packed.write_bytes(spoil(packed.read_bytes(), how))
     with pytest.raises(ImageDamagedError, match=r"base\.tar\.gz is not a packed image"):
         unpack_image(packed, "base", store)
+    assert state(store) == []
+
+
+def spoil_xz(whole: bytes, how: str) -> bytes:
+    packed = lzma.compress(whole, preset=0)
+    window = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 512 << 20}]
+    return {
+        "its beginning": packed[:6],
+        "truncated": packed[:-1000],
+        "truncated in its end": packed[:-3],
+        "a bit": packed[:-1000] + bytes([packed[-1000] ^ 4]) + packed[-999:],
+        "a byte more": packed + b"\0",
+        "another stream": packed + lzma.compress(b""),
+        "more in the archive": lzma.compress(whole + bytes(512), preset=0),
+        "a window of 512 MiB": lzma.compress(whole, filters=window),
+        "the older format": lzma.compress(whole, lzma.FORMAT_ALONE, preset=0),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("its beginning", "truncated", "truncated in its end", "a bit", "a byte more"),
+        *("another stream", "more in the archive", "a window of 512 MiB", "the older format"),
+    ],
+)
+def test_a_spoiled_file_of_xz_is_refused(how, store, tmp_path):
+    path = tmp_path / "base.tar.xz"
+    path.write_bytes(spoil_xz(tar(members()), how))
+    with pytest.raises(ImageDamagedError, match=r"base\.tar\.xz is not a packed image"):
+        unpack_image(path, "base", store)
     assert state(store) == []
 
 

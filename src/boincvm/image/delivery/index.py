@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from boincvm.errors import BoincvmError, ImageDamagedError
 from boincvm.image.names import check_image_name
-from boincvm.image.pack_format import MOST_IMAGE_BYTES
+from boincvm.image.pack_format import MOST_IMAGE_BYTES, Compression
 from boincvm.json_value import text, whole
 
 INDEX = "index.json"
@@ -81,10 +81,12 @@ class Version:
     torrent: Torrent | None = None
     """Of the packed image."""
     start: Start | None = None
+    compression: Compression = Compression.GZIP
+    """The packed image's; gzip is not written down."""
 
     @property
     def packed_name(self) -> str:
-        return f"images/{self.digest}.tar.gz"
+        return f"images/{self.digest}{self.compression.suffix}"
 
     @property
     def map_name(self) -> str:
@@ -148,6 +150,8 @@ def _table(version: Version) -> dict[str, object]:
         for key in ("blocks", "start", "torrent"):
             if one.get(key, 0) is None:
                 del one[key]
+    if version.compression is Compression.GZIP:
+        del table["compression"]
     return table
 
 
@@ -214,6 +218,9 @@ def _version(table: dict[str, object]) -> Version:
         blocks=_blocks(_object(table["blocks"])) if "blocks" in table else None,
         torrent=_torrent(table),
         start=_start(_object(table["start"])) if "start" in table else None,
+        compression=Compression(text(table["compression"]))
+        if "compression" in table
+        else Compression.GZIP,
     )
 
 

@@ -2,7 +2,7 @@
 
     index.json, index.json.sig     what there is, and its signature
     key.txt                        the public key
-    images/DIGEST.tar.gz           a packed image
+    images/DIGEST.tar.xz           a packed image; .tar.gz if it was asked for
     images/DIGEST.map, .blocks     its blocks, for hosts with other images
     images/DIGEST.start            what a machine needs that reads its disk from .blocks on demand
     patches/OLD-NEW.patch          what makes NEW from OLD
@@ -47,6 +47,7 @@ from boincvm.image.delivery.patch import write_patch
 from boincvm.image.delivery.start_file import can_be_on_demand, write_start
 from boincvm.image.delivery.torrent_file import SMALLEST, Offer, write_torrent
 from boincvm.image.pack import check_manifest, pack_image, unpack_files
+from boincvm.image.pack_format import Compression
 from boincvm.image.progress import Progress
 from boincvm.image.store import Image, ImageStore
 from boincvm.sizes import format_size
@@ -74,13 +75,14 @@ def publish_images(
     *,
     keep: int = KEEP,
     offer: Offer | None = None,
+    compression: Compression = Compression.GZIP,
     progress: Progress | None = None,
 ) -> tuple[Index, list[Published]]:
     """Publish the images `names` of `store` in `directory`, signed by the key in the file `key`.
 
     `keep`: how many versions of each remain; `offer`: for torrents, which are written if it is
-    given. Returns the index and what became of each image. Raises UsageError, ImageMissingError,
-    ImageDamagedError, HostDiskFullError, HostError.
+    given; `compression`: of new packed images. Returns the index and what became of each image.
+    Raises UsageError, ImageMissingError, ImageDamagedError, HostDiskFullError, HostError.
     """
     progress = Progress(None) if progress is None else progress
     if not 1 <= keep <= MOST_VERSIONS:
@@ -99,7 +101,9 @@ def publish_images(
                     versions = images.get(name, ())
                     is_new = not versions or versions[-1].digest != image.digest
                     if is_new:
-                        versions = _with_newest(image, versions, directory, keep, progress)
+                        versions = _with_newest(
+                            image, versions, directory, keep, compression, progress
+                        )
                     if offer is not None and (is_new or versions[-1].torrent is None):
                         newest = _with_torrents(versions[-1], directory, offer)
                         versions = (*versions[:-1], newest)
@@ -185,12 +189,18 @@ def _put_in_place(directory: Path) -> None:
 
 
 def _with_newest(
-    image: Image, versions: tuple[Version, ...], directory: Path, keep: int, progress: Progress
+    image: Image,
+    versions: tuple[Version, ...],
+    directory: Path,
+    keep: int,
+    compression: Compression,
+    progress: Progress,
 ) -> tuple[Version, ...]:
     """Write the files of a new version; return the versions that there are now."""
     older = tuple(one for one in versions if one.digest != image.digest)[-(keep - 1) :]
     older = older if keep > 1 else ()
     version = Version(image.digest, image.manifest.architecture, image.manifest.size, 0, "0" * 64)
+    version = replace(version, compression=compression)
     packed = directory / version.packed_name
     pack_image(image, packed, force=True, progress=progress)
     packed.chmod(0o644)

@@ -30,6 +30,7 @@ from boincvm.image.delivery.patch import apply_patch, write_patch
 from boincvm.image.delivery.proxy import proxy_for
 from boincvm.image.delivery.publish import publish_images
 from boincvm.image.delivery.trust import Trust
+from boincvm.image.pack_format import Compression
 from boincvm.image.store import ImageStore
 from support.certificates import Authority
 from support.image_server import ImageServer, Request
@@ -139,6 +140,18 @@ def test_blocks_of_any_local_image_are_used(server, publisher, www, key, trust, 
     assert fetched.downloaded < fetched.whole / 5
     assert files_of(store) == contents(3)
     assert [path.name for path in (store.root / "downloads").iterdir()] == []
+
+
+def test_a_version_in_xz_follows_one_in_gzip(server, publisher, www, key, trust, store):
+    publish(publisher, www, key, 0)
+    newest = build(publisher, "sci", 1)
+    _, (published,) = publish_images(["sci"], www, key, publisher, compression=Compression.XZ)
+    assert [patch.base for patch in published.version.patches]
+    assert {path.suffix for path in www.glob("images/*.tar.*")} == {".gz", ".xz"}
+    fetched = fetch_image(server.url, "sci", store, trust=trust)
+    assert (fetched.way, fetched.digest) == ("whole", newest)
+    assert fetched.whole == (www / f"images/{newest}.tar.xz").stat().st_size
+    assert files_of(store) == contents(1)
 
 
 def test_versions_that_are_not_kept_are_removed(publisher, www, key):
