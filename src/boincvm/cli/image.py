@@ -10,6 +10,7 @@ from boincvm.cli import (
     image_kernel,
     image_oci,
     image_recipe,
+    image_shrink,
     image_warm,
 )
 from boincvm.cli.output import print_indented_json
@@ -27,9 +28,10 @@ examples:
   boincvm image recipe sci                     a recipe, ./sci/image.toml, to read and to change
   boincvm image build ./sci                    the image of a recipe
   boincvm image build --from-oci app.tar app   the image of a container, from docker save
+  boincvm image shrink --as ecm sci -- ecm --help    without what that does not touch
   boincvm image ls
-  boincvm image pack sci sci-1.0.tar.gz        one file, to distribute
-  boincvm image unpack sci-1.0.tar.gz sci      and back, on any computer
+  boincvm image pack sci sci-1.0.tar.xz        one file, to distribute
+  boincvm image unpack sci-1.0.tar.xz sci      and back, on any computer
   boincvm image export sci sci.ova             a machine for VirtualBox
   boincvm image publish sci /srv/images        for any web server; signed
   boincvm image fetch https://example.org/images sci --key ed25519:...
@@ -84,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     controller_options.add_controller(from_machine)
     _add_pack_and_unpack(verbs)
+    image_shrink.add_arguments(verbs)
     image_disk.add_arguments(verbs)
     image_delivery.add_arguments(verbs)
     image_kernel.add_arguments(
@@ -219,6 +222,7 @@ _OF_OTHER_FILES = {
     "import": image_disk.import_,
     "kernel": image_kernel.run,
     "recipe": image_recipe.write,
+    "shrink": image_shrink.shrink,
     "warm": image_warm.warm,
     **image_delivery.VERBS,
 }
@@ -227,6 +231,11 @@ _OF_OTHER_FILES = {
 def run(arguments: argparse.Namespace) -> int:
     """Do what `arguments` say; return the exit code. Raises BoincvmError."""
     verb: str = arguments.image_verb
+    if arguments.command is not None and verb != "shrink":
+        raise UsageError(
+            f"found a command after --, which boincvm image {verb} does not take",
+            hint=f"boincvm image {verb} --help has its arguments",
+        )
     if verb == "build":
         return _build(arguments)
     if verb == "ls":

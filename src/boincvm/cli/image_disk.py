@@ -27,7 +27,10 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--format", choices=FORMATS, help="the disk's format; default: what FILE's name tells"
     )
     export.add_argument(
-        "--command", metavar="COMMAND", help="what the machine's /bin/sh runs; default: a shell"
+        "--command",
+        metavar="COMMAND",
+        dest="shell_command",
+        help="what the machine's /bin/sh runs; default: a shell",
     )
     export.add_argument("--force", action="store_true", help="replace FILE if it exists")
     imported = add_verb(
@@ -67,7 +70,7 @@ def export(arguments: argparse.Namespace) -> int:
             image,
             path,
             disk_format,
-            command=SHELL if arguments.command is None else arguments.command,
+            command=SHELL if arguments.shell_command is None else arguments.shell_command,
             force=arguments.force,
             progress=to_standard_error(),
         )

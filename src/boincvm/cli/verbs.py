@@ -31,7 +31,9 @@ class Verb(NamedTuple):
 VERBS = {
     "run": Verb("run a program, or the tasks of a job file, in a virtual machine", True),
     "map": Verb("run a program once for each of many inputs, several at a time", True),
-    "image": Verb("build, list, inspect and remove the images that machines start from"),
+    "image": Verb(
+        "build, list, inspect and remove the images that machines start from", takes_command=True
+    ),
     "controller": Verb("control this host's machines, and guests of other hosts"),
     "invite": Verb("let machines of another host onto the controller's bus"),
     "guest": Verb("make this host a guest of a controller elsewhere"),

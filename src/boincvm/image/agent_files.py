@@ -1,5 +1,6 @@
 """The files of boincvm itself that go into an image: agent, shared codec, init script."""
 
+import ast
 import hashlib
 import io
 import zipfile
@@ -71,6 +72,20 @@ def agent_sources() -> dict[str, bytes]:
     sources |= {f"boincvm/{name}": (package / name).read_bytes() for name in SHARED}
     sources["__main__.py"] = _MAIN
     return dict(sorted(sources.items()))
+
+
+def imported_modules() -> tuple[str, ...]:
+    """Return the modules of Python's library that the agent imports at any time. Raises
+    ImageBuildError.
+    """
+    found = {"sys"}
+    for source in agent_sources().values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+    return tuple(sorted(name for name in found if not name.startswith("boincvm")))
 
 
 def guest_digest() -> str:

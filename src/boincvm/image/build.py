@@ -234,6 +234,7 @@ def present(
             found = image.manifest
             is_it = found.recipe == recipe and found.architecture == architecture.name
             is_it = is_it and not found.machine  # a machine may have changed anything
+            is_it = is_it and not found.shrunk_from
             is_it = is_it and (lock is None or _is_made_of(found, lock))
             return found if is_it else None
     except BoincvmError:

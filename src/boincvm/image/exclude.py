@@ -77,7 +77,7 @@ def _remove_rare_character_sets(tree: Tree, configuration: Path) -> None:
     The others are found by `configuration` as soon as there is no cache.
     """
     words = [line.split() for line in configuration.read_text().splitlines()]
-    kept = {word[3] for word in words if len(word) > 3 and word[0] == "module"}
+    common = {word[3] for word in words if len(word) > 3 and word[0] == "module"}
     for path in sorted(configuration.parent.iterdir()):
-        if (path.suffix == ".so" and path.stem not in kept) or path.name in _GCONV_LISTS:
+        if (path.suffix == ".so" and path.stem not in common) or path.name in _GCONV_LISTS:
             tree.remove(path.relative_to(tree.directory).as_posix())

@@ -1,7 +1,9 @@
 """Images as they are shown to people."""
 
+import shlex
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from boincvm.errors import ImageDamagedError, ImageMissingError
 from boincvm.image.manifest import MANIFEST, Manifest
@@ -92,6 +94,10 @@ def _added(manifest: Manifest) -> list[str]:
     if manifest.oci is not None:
         lines.append(f"container   {manifest.recipe.container}")
         lines += [f"  {line}" for line in described(manifest.oci)]
+    if manifest.shrunk_from:
+        lines.append(f"shrunk from {manifest.shrunk_from}")
+    if manifest.shrunk_for:
+        lines.append(f"       for  {shlex.join(map(unquote, manifest.shrunk_for))}")
     return lines
 
 

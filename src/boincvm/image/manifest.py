@@ -142,6 +142,10 @@ class Manifest:
     """The machine whose disk it has; empty if it was built."""
     oci: OciSettings | None = None
     """The settings of the container that it was made of."""
+    shrunk_from: str = ""
+    """The digest of the image of which this is a smaller one."""
+    shrunk_for: tuple[str, ...] = ()
+    """The command that does the same in both, percent-encoded."""
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
@@ -151,8 +155,9 @@ class Manifest:
                 del document["recipe"][name]
         if not self.python_packages:
             del document["python_packages"]
-        if not self.machine:
-            del document["machine"]
+        for name in ("machine", "shrunk_from", "shrunk_for"):
+            if not document[name]:
+                del document[name]
         if self.oci is None:
             del document["oci"]
         else:
@@ -290,6 +295,8 @@ def _decode(text: bytes) -> Manifest:
         python_packages=_texts(document, "python_packages"),
         machine=_text(document, "machine") if "machine" in document else "",
         oci=_oci(_object(document["oci"])) if "oci" in document else None,
+        shrunk_from=_text(document, "shrunk_from") if "shrunk_from" in document else "",
+        shrunk_for=_texts(document, "shrunk_for"),
     )
     if [file.name for file in manifest.files] != [INITRD, KERNEL, ROOT]:
         raise _MalformedError(f"files: expected {INITRD}, {KERNEL} and {ROOT}")

@@ -1,5 +1,7 @@
 """Files that Debian's maintainer scripts and installer would have put into the root."""
 
+from collections.abc import Iterable
+
 from boincvm.image.tools import run_tool
 from boincvm.image.tree import Attributes, Tree
 
@@ -103,6 +105,11 @@ def busybox_commands(programs: Tree) -> list[str]:
 
 def add_busybox_commands(tree: Tree, programs: Tree) -> None:
     """Add a link for each command of `programs`' busybox that no package provides."""
-    for applet in busybox_commands(programs):
+    link_to_busybox(tree, busybox_commands(programs))
+
+
+def link_to_busybox(tree: Tree, applets: Iterable[str]) -> None:
+    """Add a link for each of these commands of busybox that the tree lacks."""
+    for applet in sorted(set(applets) - _NOT_BUSYBOX):
         if not any(tree.exists(f"usr/{folder}/{applet}") for folder in ("bin", "sbin")):
             tree.add_link(f"usr/bin/{applet}", "busybox")
