@@ -17,9 +17,9 @@ from boincvm.image.tree import Tree
 from support.elf_kernel import an_elf
 
 _UNNEEDED = (
-    *(f"usr/bin/{name}" for name in ("bash", "openssl", "udevadm")),
-    *(f"usr/lib/python3.11/{name}" for name in ("pydoc_data", "test", "unittest", "xml")),
-    *(f"usr/lib/x86_64-linux-gnu/{name}" for name in ("gconv", "krb5", "security")),
+    *(f"usr/bin/{name}" for name in ("bash", "openssl")),
+    *(f"usr/lib/python3.11/{name}" for name in ("unittest", "xml")),
+    *("usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/libsqlite3.so.0.8.6"),
     *("usr/sbin", "usr/share"),
 )
 _TABLE = 512 << 10

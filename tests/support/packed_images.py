@@ -64,11 +64,16 @@ def publish_odd(store: ImageStore, name: str, oddity: str) -> None:
         (store.root / "names" / name).write_text(spaced + "\n")
 
 
-def publish(store: ImageStore, name: str = "base", content: bytes = b"") -> str:
+def publish(
+    store: ImageStore,
+    name: str = "base",
+    content: bytes = b"",
+    kernel: bytes = CONTENTS[KERNEL],
+) -> str:
     """Publish an image, which `content` makes different from others."""
     directory = store.builds / "object"
     directory.mkdir(parents=True)
-    contents = {**CONTENTS, INITRD: CONTENTS[INITRD] + content}
+    contents = {**CONTENTS, INITRD: CONTENTS[INITRD] + content, KERNEL: kernel}
     manifest = manifest_of(contents)
     for file, data in {**contents, MANIFEST: manifest.encode()}.items():
         (directory / file).write_bytes(data)
