@@ -15,6 +15,7 @@ from boincvm.errors import ImageBuildError, UsageError
 from boincvm.exit_codes import ExitCode
 from boincvm.guestlink.program import ProgramEnd
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.image.agent_files import imported_modules
 from boincvm.image.pack import pack_image, packed_manifest
 from boincvm.image.progress import Progress
 from boincvm.image.shrink import Command, Shrunk, shrink_image
@@ -214,6 +215,12 @@ def test_a_file_that_leads_out_of_the_image_is_refused(store: ImageStore, tmp_pa
 def test_a_guest_that_sends_no_archive(store: ImageStore) -> None:
     with pytest.raises(ImageBuildError, match="what the machine sent is damaged"):
         shrink(store, Machines(lambda _: (0, b""), os.urandom(2000)))
+
+
+def test_what_the_agent_imports_at_any_time() -> None:
+    found = imported_modules()
+    assert {"_socket", "fcntl", "mmap", "posix", "shutil", "sys", "termios"} <= set(found)
+    assert not [name for name in found if name.startswith("boincvm")]
 
 
 def test_an_image_is_replaced_only_by_force(store: ImageStore) -> None:
