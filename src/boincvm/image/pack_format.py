@@ -25,9 +25,9 @@ MOST_IMAGE_BYTES = (8 << 30) - 1
 LEVEL = 6
 """gzip's compression level, chosen by measurement: docs/images.md."""
 _PRESET = 6
-_DICTIONARY = 8 << 20
+_DICTIONARY = 32 << 20
 """xz's preset and the bytes of its window, chosen in the same way."""
-_MOST_MEMORY = 32 << 20
+_MOST_MEMORY = 40 << 20
 """Bytes that unpacking xz may take, whatever window a file claims."""
 PIECE = 1 << 20
 """Bytes that are processed at a time, at most."""
