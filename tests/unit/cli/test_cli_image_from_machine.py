@@ -42,6 +42,7 @@ def test_what_it_asks_and_says(
     monkeypatch.setattr(controller_options, "waiting", lambda _: nullcontext())
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true")
+    parser.set_defaults(command=None)  # what verbs.prepare does
     image.add_arguments(parser)
     assert image.run(parser.parse_args(["from-machine", "web.1", "web", *words])) == 0
     assert controller.calls == [

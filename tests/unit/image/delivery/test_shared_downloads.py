@@ -405,7 +405,7 @@ def test_the_commands(server, www, tracker, capsys):
     assert main([*publish, "--torrent", server.url, "--tracker", "udp:x"]) == ExitCode.USAGE
     assert main([*publish, "--torrent", server.url, "--tracker", tracker.url, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["images"]
-    assert (www / "images" / f"{found['digest']}.tar.gz.torrent").stat().st_size == (
+    assert (www / "images" / f"{found['digest']}.tar.xz.torrent").stat().st_size == (
         found["torrent"]["size"]
     )
     assert main(["image", "rm", "sci"]) == 0
@@ -413,4 +413,4 @@ def test_the_commands(server, www, tracker, capsys):
     capsys.readouterr()
     assert main(fetch) == 0
     assert json.loads(capsys.readouterr().out)["from_peers"] == 0
-    assert server.names() == [SIGNATURE, INDEX, f"images/{found['digest']}.tar.gz"]
+    assert server.names() == [SIGNATURE, INDEX, f"images/{found['digest']}.tar.xz"]
