@@ -43,11 +43,11 @@ def test_an_app_does_the_same_in_a_third_of_the_image(base_image: Path, tmp_path
             "image", "shrink", *options, "base", "--", "sh", "-c", APP, directory=tmp_path
         )
         assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-        assert told["removed_bytes"] > told["before"] / 5
+        made = json.loads(done.stdout)
+        assert made["removed_bytes"] > made["before"] / 5
         store = ImageStore()
         with store.open(name) as image:
-            assert (image.digest, image.manifest.shrunk_from) == (told["digest"], base_image.name)
+            assert (image.digest, image.manifest.shrunk_from) == (made["digest"], base_image.name)
             assert image.root.stat().st_size < (base_image / "root.qcow2").stat().st_size / 2
         ran = boincvm("run", "--image", name, "--", "sh", "-c", APP, directory=tmp_path)
         assert (ran.returncode, ran.stdout) == (3, "[42]\n"), ran.stderr
