@@ -8,6 +8,7 @@ ALWAYS = {
     "the agent and Python, which runs it": (
         r"usr/lib/boincvm/.*",
         r"usr/bin/python3[^/]*",
+        r"usr/lib/python3\.\d+/os\.py",  # by which Python finds its library
     ),
     "the dynamic loader, the C library and what they load by name": (
         r"usr/lib(64)?/(.*/)?ld-(linux|musl)[^/]*",
