@@ -18,7 +18,7 @@ seq 1000 | sort -r | sha256sum >sum
 exit 3
 """
 ALIVE = """\
-cat sum
+bash -c 'cat sum'
 ls /opt /usr/lib/boincvm
 test -e /usr/bin/openssl; echo openssl $?
 """

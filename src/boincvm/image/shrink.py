@@ -58,6 +58,8 @@ _ARCHIVE = (
     "cd / && find . -xdev -mindepth 1 -print0 | LC_ALL=C sort -z | tar --create --file=-"
     " --format=pax --numeric-owner --no-recursion --null --files-from=-"
 )
+_SHELLS = "for shell in sh dash bash; do ! command -v $shell || env $shell -c :; done"
+"""Touches the libraries of the shells, which stay."""
 _SCRIPT = Path(touched_files.__file__)
 _T = TypeVar("_T")
 _PYTHON = ("/usr/bin/python3", "-I", "-S", "-B", "-c")
@@ -264,6 +266,7 @@ class _Shrinking:
             agent = f"/{agent_files.AGENT}"
             use = (*_PYTHON, script, "use", agent, *agent_files.imported_modules())
             await _output(run, use, _Collected(_MOST_ERRORS))
+            await _output(run, ("sh", "-c", _SHELLS), _Collected(_MOST_ERRORS))
             await _output(run, (*_PYTHON, script, "end"), names)
         words = applets.data.decode("ascii", "replace").split()
         return _Traced(

@@ -90,6 +90,8 @@ class Machines:
             return 0, TOUCHED
         if "tar --create" in argv[-1]:
             return 0, self._files
+        if "command -v $shell" in argv[-1]:
+            return 0, b"/usr/bin/sh\n"
         if "busybox --list" in argv[-1]:
             return 0, b"ls\nsh\nbusybox\n../../evil\n"
         if argv[0] == "cat":
