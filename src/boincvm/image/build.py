@@ -515,11 +515,6 @@ def _unpack(
         return kernel.result(), names
 
 
-def is_kernel(package: str) -> bool:
-    """Tell whether the package has a kernel in it."""
-    return _KERNEL.match(package) is not None
-
-
 def kernel_among(
     files: list[Path],
     controls: list[Control],

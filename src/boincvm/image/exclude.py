@@ -57,7 +57,7 @@ def is_unused(name: str) -> bool:
     return is_unread(name) or _UNUSED.match(name) is not None
 
 
-def remove_unused(tree: Tree, *, are_configured: bool) -> None:
+def remove_unused(tree: Tree, *, are_configured: bool = True) -> None:
     """Remove from `tree` what is no longer needed. Raises ImageBuildError.
 
     `are_configured`: scripts of packages have run. Without such packages, as in `base`, rare

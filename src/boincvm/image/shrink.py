@@ -147,6 +147,11 @@ def shrink_image(
         raise UsageError(
             f"there is an image {name} already", hint="name another with --as, or give --force"
         )
+    if image.manifest.oci is not None:
+        raise UsageError(
+            f"image {image.name} is a container's, and only images of Debian's packages are shrunk",
+            hint="make the container smaller, and its image again: build --from-oci",
+        )
     memory = max(memory or MEMORY, image.least_memory)
     with (
         progress.step(f"shrinking image {image.name}"),

@@ -16,7 +16,6 @@ from boincvm.image.build import (
     Built,
     check_architecture,
     host_programs,
-    is_kernel,
     kernel_among,
     make_recipe,
     own_kernel_of,
@@ -29,6 +28,7 @@ from boincvm.image.kernels.store import GuestKernel
 from boincvm.image.machine import BootMachine
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, Manifest, Package, Recipe
 from boincvm.image.names import check_image_name, check_mirror
+from boincvm.image.needed import is_kernel
 from boincvm.image.object_files import describe, make_durable
 from boincvm.image.oci import archive, runtime
 from boincvm.image.oci.commands import COMMANDS
