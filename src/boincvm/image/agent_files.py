@@ -78,7 +78,7 @@ def imported_modules() -> tuple[str, ...]:
     """Return the modules of Python's library that the agent imports at any time. Raises
     ImageBuildError.
     """
-    found = {"sys"}
+    found = {"sys", "resource"}  # os.wait4 imports the second, in C
     for source in agent_sources().values():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import):
