@@ -1,4 +1,4 @@
-"""The folder with QEMU for Linux."""
+"""The folder with QEMU for Linux; tests/boinc/test_bare_host.py runs a machine with it."""
 
 import json
 from pathlib import Path
