@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.windows.python import RUN_LIMIT, WAIT_LIMIT, windows_python
-from support.windows.qemu import windows_home
+from support.windows.qemu import qemu_of_app_version, qemu_of_host, windows_home
 
 CHECKOUT = Path(__file__).parents[2]
 PORTABLE = ("tests/unit/bus", "tests/unit/test_durations.py", "tests/unit/test_sizes.py")
@@ -28,8 +28,9 @@ def test_on_windows(paths: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("file", ["test_run.py", "test_machine.py", "test_wrapper_machine.py"])
 def test_machines_on_windows(base_image: Path, tmp_path: Path, file: str) -> None:
-    """Windows' build of QEMU runs the same image."""
+    """Windows' build of QEMU runs the same image; the wrapper takes it from its slot."""
     variables = windows_home(tmp_path / "home", base_image)
+    variables |= qemu_of_app_version(tmp_path) if "wrapper" in file else qemu_of_host()
     with windows_python() as python:
         options = [f"--timeout={RUN_LIMIT}", "-m", "machines", f"tests/windows/{file}"]
         done = python.pytest(CHECKOUT, options, variables, limit=RUN_LIMIT)

@@ -1,5 +1,7 @@
 """The wrapper on Windows, run by a fake client: a task in a machine of Windows' QEMU."""
 
+import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from boincvm.boinc.testing import EndKind
 from boincvm.host import win32_windows as win32
 from boincvm.host.process_tree import descendants
 from boincvm.wrapper.control_socket import ask_for_checkpoint
+from support.windows.packed_qemu import PACKED_QEMU
 from support.windows.slot import Slot, stands_still
 
 assert sys.platform == "win32"
@@ -71,14 +74,19 @@ async def slot(tmp_path: Path) -> AsyncIterator[MachineSlot]:
     period = {"checkpoint_period": 1e6}
     async with MachineSlot(tmp_path / "a client", period=0.25, init_data=period) as slot:
         (slot.slot.path / "count.sh").write_text(COUNT, newline="\n")
+        shutil.copy(os.environ[PACKED_QEMU], slot.slot.path / "qemu.tar.xz")
         slot.write_job(TASK)
         yield slot
 
 
 async def test_suspended_saved_killed_quit_and_finished(slot: MachineSlot) -> None:
-    """It boots once, and resumes twice: after it was killed, and after it was told to quit."""
+    """It boots once, and resumes twice: after it was killed, and after it was told to quit.
+
+    There is no QEMU but the one in the slot, which is unpacked once.
+    """
     await slot.begin()
     await slot.counts_on()
+    assert "QEMU of the app version was unpacked" in slot.stderr
     slot.send(Control.SUSPEND)
     await slot.until(lambda: stands_still(slot, "out"), LIMIT)
     slot.send(Control.RESUME)
