@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from boincvm.client.address import ControllerAddress
 from boincvm.client.client import Client
 from boincvm.errors import BoincvmError
+from boincvm.hypervisor import disk_lock
 from boincvm.shim.machine_directory import MachineDirectory
 from boincvm.shim.snapshots import Snapshots, read_checkpoint
 from support.bench import kill as send_kill
@@ -301,7 +302,7 @@ def goes_on(
     fleet.until_commands_end(vm)  # a command outlives its controller
     assert fleet.client.call("list", vms=vm)["vms"][0]["commands"] == 0, where  # type: ignore[index,call-overload]
     location = fleet.machine_directory(vm)
-    allowed = {*location.status().layers, "transfer-disk", "qemu.log"}
+    allowed = {*location.status().layers, "transfer-disk", "qemu.log", disk_lock.FILE}
     for one in Snapshots(location).all():
         saved = read_checkpoint(location, one.number)  # which checks that it is complete
         allowed |= {f"checkpoint-{one.number:06d}.json", *saved.checkpoint.files}
