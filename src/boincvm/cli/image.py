@@ -231,11 +231,6 @@ _OF_OTHER_FILES = {
 def run(arguments: argparse.Namespace) -> int:
     """Do what `arguments` say; return the exit code. Raises BoincvmError."""
     verb: str = arguments.image_verb
-    if arguments.command is not None and verb != "shrink":
-        raise UsageError(
-            f"found a command after --, which boincvm image {verb} does not take",
-            hint=f"boincvm image {verb} --help has its arguments",
-        )
     if verb == "build":
         return _build(arguments)
     if verb == "ls":

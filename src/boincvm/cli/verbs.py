@@ -26,13 +26,20 @@ class Verb(NamedTuple):
     """One line for the list of verbs."""
     takes_command: bool = False
     """Whether everything after `--` is passed on unread as `arguments.command`."""
+    only: str = ""
+    """The one subcommand that takes a command, or "" for all of them. Of the others `--` says, as
+    usual, that no option follows."""
+
+    def has_command(self, rest: list[str]) -> bool:
+        """Return whether the arguments `rest` of this verb end with a command after `--`."""
+        return self.takes_command and "--" in rest and self.only in ("", rest[0])
 
 
 VERBS = {
     "run": Verb("run a program, or the tasks of a job file, in a virtual machine", True),
     "map": Verb("run a program once for each of many inputs, several at a time", True),
     "image": Verb(
-        "build, list, inspect and remove the images that machines start from", takes_command=True
+        "build, list, inspect and remove the images that machines start from", True, "shrink"
     ),
     "controller": Verb("control this host's machines, and guests of other hosts"),
     "invite": Verb("let machines of another host onto the controller's bus"),
@@ -118,7 +125,7 @@ def prepare(arguments: list[str]) -> Callable[[], int]:
     if name not in VERBS:
         raise _unknown(name)
     command = None
-    if VERBS[name].takes_command and "--" in rest:
+    if VERBS[name].has_command(rest):
         separator = rest.index("--")
         rest, command = rest[:separator], rest[separator + 1 :]
     module = load(name)

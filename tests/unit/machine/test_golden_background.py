@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from boincvm.exit_codes import ExitCode
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.job.model import MachineShape
 from boincvm.machine.golden import background
 from boincvm.machine.golden.switch import SWITCH
 
@@ -50,3 +53,12 @@ async def test_one_that_is_half_made_is_removed(
         os.close(pipe)
         await warmers.close()
     assert sorted(path.name for path in golden.iterdir()) == ["lock", "whole"]
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_its_command_is_one_that_boincvm_takes(tmp_path: Path, flag: bool) -> None:
+    shape = MachineShape("base", 256 << 20, 2, 512 << 20, flag)
+    argv = background.command(shape, tmp_path / "images", balloon=flag, durable=flag)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    # All of it was understood: what is missing is the image.
+    assert (done.returncode, "base" in done.stderr) == (ExitCode.IMAGE_MISSING, True), done.stderr
