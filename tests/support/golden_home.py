@@ -68,15 +68,19 @@ class GoldenHome:
         assert isinstance(result, dict)
         return result
 
-    def take_snapshot(self) -> Path:
-        """Copy the snapshot that the tests have made for this user's machines; return its path."""
+    def take_snapshot(self, *, durable: bool = False) -> Path:
+        """Copy the snapshot that the tests have made for this user's machines; return its path.
+
+        It is for machines of runs, or, if `durable`, for the controller's.
+        """
         golden = self.images / "golden"
         golden.mkdir(mode=0o700, exist_ok=True)
         (digest,) = [path.name for path in (self.images / "objects").iterdir()]
-        name = f"{digest[:16]}-256-1"
+        name = f"{digest[:16]}-256-1{'-durable' if durable else ''}"
         source = data_directory() / "images" / "golden" / name
         if not (source / TABLE).exists():
-            warm = ["image", "warm", "--memory", "256M", "base"]
+            options = ["--controller"] if durable else []
+            warm = ["image", "warm", "--memory", "256M", *options, "base"]
             subprocess.run([*BOINCVM, *warm], check=True, timeout=LIMIT, stdout=subprocess.DEVNULL)
         subprocess.run(["cp", "-a", "--sparse=always", source, golden], check=True, timeout=LIMIT)
         return golden / name

@@ -41,9 +41,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, base_image: Path) -> GoldenHo
 
 
 @pytest.fixture
-def golden_directory(home: GoldenHome) -> Iterator[Path]:
-    (found,) = [path for path in (home.images / "golden").iterdir() if path.is_dir()]
-    yield found
+def controllers_golden(home: GoldenHome) -> Iterator[Path]:
+    """Return the directory of the snapshot for machines of a controller."""
+    yield home.take_snapshot(durable=True)
     wait_for_maker(home)
 
 
@@ -73,13 +73,13 @@ async def test_a_task_that_goes_on_from_the_disk(tmp_path: Path) -> None:
 
 
 async def test_a_machine_whose_golden_snapshot_is_of_no_use(
-    home: GoldenHome, golden_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: GoldenHome, controllers_golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It boots, its log gives the reason, and the snapshot is removed or already recreated."""
     monkeypatch.setenv("XDG_DATA_HOME", home.environment["XDG_DATA_HOME"])
     monkeypatch.delenv(SWITCH)
-    state = golden_directory / GOLDEN_STATE
-    before, table = state.stat(), golden_directory / TABLE
+    state = controllers_golden / GOLDEN_STATE
+    before, table = state.stat(), controllers_golden / TABLE
     damaged = bytearray(state.read_bytes())
     damaged[40:4000] = bytes(3960)
     state.write_bytes(damaged)
