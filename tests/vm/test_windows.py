@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 PORTABLE = ("tests/unit/bus", "tests/unit/test_durations.py", "tests/unit/test_sizes.py")
 """Tests of Linux that Windows passes as they are."""
 # Each waits for the others and for tests/bundle/test_windows_folder.py, for there is one Windows.
-pytestmark = pytest.mark.timeout(WAIT_LIMIT + RUN_LIMIT)
+pytestmark = [pytest.mark.timeout(WAIT_LIMIT + RUN_LIMIT), pytest.mark.first]
 
 
 @pytest.mark.parametrize("paths", [("tests/windows",), PORTABLE], ids=["windows", "portable"])
