@@ -106,6 +106,18 @@ def images() -> Check:
     return Check("images", Status.OK, ", ".join(sound))
 
 
+def golden_snapshots() -> Check:
+    """Check whether the last golden snapshot that was to be made in the background was made."""
+    from boincvm.image.store import ImageStore
+    from boincvm.machine.golden.background import last_failure
+
+    why = last_failure(ImageStore().golden)
+    if why:
+        detail = f"the last one could not be made, so machines boot: {why}"
+        return Check("golden snapshots", Status.WARNING, detail, "see boincvm image warm NAME")
+    return Check("golden snapshots", Status.OK, "no failure is known")
+
+
 def run_space() -> Check:
     return _space("room for runs", paths.runs_directory())
 
@@ -176,6 +188,7 @@ _AFTER: NamedChecks = (
     ("virtualization", virtualization),
     ("setpriv", setpriv),
     ("images", images),
+    ("golden snapshots", golden_snapshots),
     ("image tools", build_tools),
     ("room for runs", run_space),
     ("room for images", image_space),

@@ -52,7 +52,11 @@ async def test_one_that_is_half_made_is_removed(
         asyncio.get_running_loop().remove_reader(pipe)
         os.close(pipe)
         await warmers.close()
-    assert sorted(path.name for path in golden.iterdir()) == ["lock", "whole"]
+    assert sorted(path.name for path in golden.iterdir()) == [
+        "lock",
+        background.ERRORS,
+        "whole",
+    ]
 
 
 @pytest.mark.parametrize("flag", [True, False])
@@ -62,3 +66,23 @@ def test_its_command_is_one_that_boincvm_takes(tmp_path: Path, flag: bool) -> No
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     # All of it was understood: what is missing is the image.
     assert (done.returncode, "base" in done.stderr) == (ExitCode.IMAGE_MISSING, True), done.stderr
+
+
+@pytest.mark.timeout(60)
+async def test_why_one_could_not_be_made_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SWITCH)
+    golden, ended = tmp_path / "golden", tmp_path / "ended"
+    os.mkfifo(ended)
+    assert background.last_failure(golden) == ""
+    for action, why in (("printf 'no\\n  room\\n' >&2", "no   room"), ("true", "")):
+        maker = ["/bin/sh", "-c", f"{action}; echo >'{ended}'"]
+        monkeypatch.setattr(background, "command", lambda *_, maker=maker, **__: maker)
+        warmers = background.Warmers()
+        try:
+            warmers.make(SimpleNamespace(name="base", golden=golden), SPEC)
+            await asyncio.to_thread(ended.read_text)
+        finally:
+            await warmers.close()
+        assert background.last_failure(golden) == why

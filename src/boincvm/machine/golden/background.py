@@ -5,15 +5,22 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
+from boincvm.byte_text import decoded, one_line
+from boincvm.host.own_files import make_directory, open_own
 from boincvm.host.processes import ChildProcess
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.hypervisor.registry import DEFAULT
-from boincvm.image.store import Image
+from boincvm.image.store import GOLDEN, Image
 from boincvm.job.model import MachineShape
 from boincvm.machine.golden.snapshots import remove_unfinished
 from boincvm.machine.golden.switch import makes_more
 from boincvm.side_thread import in_side_thread
+
+ERRORS = "maker.errors"
+"""The file beside the snapshots with what the last of these processes wrote to standard error."""
+_MOST_ERRORS = 4096
 
 
 def command(
@@ -56,7 +63,8 @@ class Warmers:
             return
         shape = MachineShape(image.name, spec.memory, spec.cpus, spec.disk_size, spec.network)
         argv = command(shape, image.golden.parent, balloon=spec.balloon, durable=spec.durable)
-        process = ChildProcess(argv, directory=Path("/"), environment=os.environ)
+        with _errors(image.golden) as errors:
+            process = ChildProcess(argv, directory=Path("/"), stderr=errors, environment=os.environ)
         self._processes.append((process, image.golden))
 
     async def close(self) -> None:
@@ -78,11 +86,29 @@ def make_in_background(shape: MachineShape, store: Path, driver: str) -> None:
     """
     if not makes_more():
         return
-    subprocess.Popen(
-        command(shape, store, balloon=False, driver=driver),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with _errors(store / GOLDEN) as errors:
+        subprocess.Popen(
+            command(shape, store, balloon=False, driver=driver),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+
+
+def last_failure(golden: Path) -> str:
+    """Return in one line why the last process that made a snapshot here failed, or "".
+
+    Raises OSError, and HostError if the file is not this user's own.
+    """
+    try:
+        with open_own(golden / ERRORS) as file:
+            return one_line(decoded(file.read(_MOST_ERRORS))).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _errors(golden: Path) -> BinaryIO:
+    make_directory(golden)
+    return (golden / ERRORS).open("wb")
