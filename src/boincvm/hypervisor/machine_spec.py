@@ -80,6 +80,10 @@ class MachineSpec(NamedTuple):
     """What `root` is read from while the machine runs, if the driver has any way to do that; the
     file has only a part then. Such a machine is neither saved nor copied."""
 
+    gpu: str | None = None
+    """The PCI address of a graphics card of the host that becomes the machine's, if the driver can
+    do that. Such a machine is neither saved nor copied, for nobody can save the card's state."""
+
     @property
     def own_arguments(self) -> tuple[str, ...]:
         """Return the kernel's arguments that every driver passes on."""

@@ -19,6 +19,8 @@ class Needs(NamedTuple):
     """Whether it boots a disk of its own, without a kernel of ours."""
     on_demand: bool = False
     """Whether its root disk is read on demand."""
+    gpu: bool = False
+    """Whether it gets a graphics card of the host."""
     is_trusted: bool = False
     """Whether its programs might as well run on the host, without a machine around them."""
     is_named: bool = False

@@ -61,6 +61,7 @@ _WANTED = (
     ("remote_desktop", Ability.REMOTE_DESKTOP, "its machines have no remote desktop"),
     ("firmware", Ability.FIRMWARE, "its machines have no firmware to boot a disk"),
     ("on_demand", Ability.ON_DEMAND, "its machines cannot read their disk on demand"),
+    ("gpu", Ability.GPU, "its machines cannot have a graphics card of the host"),
 )
 
 

@@ -31,6 +31,8 @@ class Ability(Enum):
     """They can boot any disk as a computer does: `Driver.has_firmware`."""
     ON_DEMAND = "disk on demand"
     """They can read their root disk from `MachineSpec.root_source`."""
+    GPU = "graphics card"
+    """They can have a graphics card of the host: `MachineSpec.gpu`."""
 
 
 class Abilities(NamedTuple):

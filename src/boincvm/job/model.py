@@ -222,6 +222,8 @@ class Job(NamedTuple, Generic[AnyTask]):
     """Ports of the host that lead into its only machine, which then has a network."""
     remote_desktop: bool = False
     """Whether its only machine's screen can be seen by a remote desktop's client."""
+    gpu: str | None = None
+    """The PCI address of a graphics card of the host that its only machine gets."""
     driver_requests: Mapping[str, DriverRequest] = _NO_REQUESTS
     """What it asks of drivers, by the machine's name, where it asks for something. That is no part
     of the shape: a checkpoint stays usable when it changes."""

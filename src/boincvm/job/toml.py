@@ -16,6 +16,7 @@ from boincvm.job.files import (
 )
 from boincvm.job.model import (
     NO_REQUEST,
+    CheckpointNeed,
     DriverRequest,
     InputFile,
     Job,
@@ -33,7 +34,7 @@ MOST_TASKS = 1000
 MOST_FILES = 10_000
 
 _TOP = ("name", "machine", "limits", "task", "files")
-_MACHINE = ("image", "memory", "cpus", "disk", "network", "checkpoint", "driver")
+_MACHINE = ("image", "memory", "cpus", "disk", "network", "checkpoint", "driver", "gpu")
 _LIMITS = ("run", "boot", "silence", "stop")
 _TASK = ("command", "stdin", "stdout", "stderr", "directory", "environment")
 _FILES = ("input", "output")
@@ -69,6 +70,7 @@ def read_job(path: Path) -> Job[MachineTask]:
         outputs=_outputs(files, _printed_files(tasks)),
         limits=_limits(limits),
         name=top.get("name", values.any_text, ""),
+        gpu=_gpu(machine),
         driver_requests=_driver_requests(machine),
     )
 
@@ -83,6 +85,15 @@ def _machine(table: Table) -> MachineShape:
         disk=table.get("disk", values.disk, default.disk),
         network=table.get("network", values.flag, default.network),
     )
+
+
+def _gpu(machine: Table) -> str | None:
+    gpu = machine.get("gpu", values.pci_address, None)
+    need = machine.get("checkpoint", values.checkpoint_need, NO_REQUEST.checkpoint)
+    if gpu is not None and need is CheckpointNeed.REQUIRED:
+        expected = "one of them: a machine with a graphics card of the host cannot be saved"
+        raise machine.fault("gpu", "both gpu and checkpoint = 'required'", expected)
+    return gpu
 
 
 def _driver_requests(machine: Table) -> Mapping[str, DriverRequest]:

@@ -23,6 +23,9 @@ _LONGEST_SIZE_TEXT = 32
 _LONGEST_SHOWN = 60
 _DRIVER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 _PORTS = re.compile(r"([0-9]{1,5}):([0-9]{1,5})", re.ASCII)
+_PCI_ADDRESS = re.compile(
+    r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}:[01][0-9a-f]\.[0-7])", re.ASCII | re.IGNORECASE
+)
 _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -144,6 +147,17 @@ def port_forward(value: object) -> PortForward:
             describe(value), "a port of the host and one of the guest, like '8080:80'"
         )
     return PortForward(*ports)
+
+
+def pci_address(value: object) -> str:
+    """Read the address of a PCI device as lspci prints it; return it with its domain."""
+    match = _PCI_ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise UnexpectedValueError(
+            describe(value), "the address of a PCI device, like '0000:01:00.0' (lspci -D)"
+        )
+    domain, rest = match.groups()
+    return f"{domain or '0000'}:{rest}".lower()
 
 
 def duration(value: object) -> float:

@@ -12,7 +12,7 @@ from boincvm.machine.admission import Admission
 from boincvm.machine.golden.snapshots import Found, find_golden
 from boincvm.machine.golden.switch import is_enabled
 from boincvm.machine.spec import clone_identity_for
-from boincvm.machine.start_source import Boot, Clone, StartSource
+from boincvm.machine.start_source import Boot, Clone, StartSource, is_bound_to_host
 
 if TYPE_CHECKING:
     from boincvm.hypervisor.contract import Prestart
@@ -46,7 +46,7 @@ class Prestarted:
     def _begin(self, silence_limit: float) -> None:
         spec, image = self._spec, self._image
         early = prestart(self._driver, image.kernel)
-        can_clone = spec.root_source is None
+        can_clone = not is_bound_to_host(spec)
         self.sources: list[StartSource] = [Clone(image), Boot()] if can_clone else [Boot()]
         """For `ManagedMachine.start`."""
         if early is None:

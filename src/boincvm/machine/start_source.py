@@ -186,7 +186,13 @@ def _freezable(driver: Driver, spec: MachineSpec) -> Machine:
 def can_be_cloned(driver: Driver, spec: MachineSpec) -> bool:
     """Tell whether a machine like `spec` may start as a copy of a golden snapshot.
 
-    It may not if it has a disk of its own already, a screen, or a disk that is read on demand.
+    It may not if it has a disk of its own already, a screen, a disk that is read on demand, or a
+    graphics card of the host.
     """
     can = is_enabled() and driver.golden_snapshots is not None
-    return can and not spec.layers and not spec.display and spec.root_source is None
+    return can and not spec.layers and not spec.display and not is_bound_to_host(spec)
+
+
+def is_bound_to_host(spec: MachineSpec) -> bool:
+    """Tell whether a machine has what nobody can copy or save: see MachineSpec."""
+    return spec.root_source is not None or spec.gpu is not None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from boincvm.errors import BoincvmError, HypervisorMissingError, UsageError
 from boincvm.guestlink.host_name import host_name
+from boincvm.hypervisor.architecture import Architecture
 from boincvm.hypervisor.choice import Choice, advise, choose_for_run
 from boincvm.hypervisor.machine_spec import MachineSpec
 from boincvm.hypervisor.needs import Needs
@@ -72,7 +73,7 @@ class EarlyStart:
             self.on_demand = stack.enter_context(open_on_demand(store, image))
         spec = machine_spec(job.machine, image, directory, self.on_demand)
         spec = spec._replace(ephemeral=True, host_name=host_name(job.name), forwards=job.forwards)
-        spec = spec._replace(remote_desktop=job.remote_desktop)
+        spec = spec._replace(remote_desktop=job.remote_desktop, gpu=job.gpu)
         if job.forwards:
             from boincvm.machine.free_ports import check_free
 
@@ -91,6 +92,7 @@ class EarlyStart:
             port_forwarding=bool(spec.forwards),
             remote_desktop=spec.remote_desktop,
             on_demand=spec.root_source is not None,
+            gpu=spec.gpu is not None,
             architecture=spec.architecture,
         )
 
@@ -100,6 +102,8 @@ class EarlyStart:
         self.choice = choose_for_run(self._driver, request, needs, find_kernel)
         if self.on_demand is not None:
             _check_on_demand(self.choice.driver, image.name)
+        if spec.gpu is not None:
+            _check_gpu(self.choice.driver, spec.architecture)
         try:
             return Prestarted(self.choice.driver, image, spec, silence)
         except HypervisorMissingError:
@@ -114,6 +118,19 @@ class EarlyStart:
         if self._prestarted is None:
             raise self._failure or RuntimeError("no early start was made")
         return self._prestarted
+
+
+def _check_gpu(driver: str, architecture: Architecture) -> None:
+    """Raise UsageError if a driver's machines cannot have a graphics card of the host."""
+    from boincvm.hypervisor.verdict import Ability  # rarely needed
+
+    can = Ability.GPU in find_driver(driver).abilities.of_machines
+    if not can or architecture is not Architecture.X86_64:
+        kind = "" if architecture is Architecture.X86_64 else f" for {architecture.value}"
+        raise UsageError(
+            f"a machine{kind} of the driver {driver} cannot have a graphics card of the host",
+            hint="leave out gpu, or use the driver qemu on Linux, with an image for amd64",
+        )
 
 
 def _check_on_demand(driver: str, image: str) -> None:

@@ -79,6 +79,11 @@ def run_resumable(stored: ResumableJob, job: Job[MachineTask], options: Resumabl
     """
     former = block_signals(TERMINATION_SIGNALS)
     try:
+        if job.gpu is not None:
+            raise UsageError(
+                "found gpu in the job file of a resumable job, expected none",
+                hint="the state of a graphics card cannot be saved: leave out gpu, or --resumable",
+            )
         with _open_image(stored, job.machine.image) as image:
             code = asyncio.run(_ResumableRun(stored, job, image, options).run())
     except BaseException:

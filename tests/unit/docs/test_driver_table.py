@@ -22,6 +22,7 @@ COLUMNS = {
     Ability.TRANSFER_DISK: "transfer disk",
     Ability.FIRMWARE: "boots any disk",
     Ability.ON_DEMAND: "disk on demand",
+    Ability.GPU: "graphics card of the host",
 }
 
 

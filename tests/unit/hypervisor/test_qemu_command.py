@@ -76,6 +76,13 @@ def test_a_root_disk_on_demand_is_read_from_its_socket_and_no_file(spec: Machine
     }
 
 
+def test_a_graphics_card_has_a_port_of_its_own(spec: MachineSpec) -> None:
+    words = command(spec._replace(gpu="0000:01:00.0"), Launch(LAYERS))
+    at = words.index("vfio-pci,host=0000:01:00.0,bus=gpu-port")
+    assert words[at - 3 : at] == ["-device", "pcie-root-port,id=gpu-port,chassis=1", "-device"]
+    assert not [word for word in command(spec, Launch(LAYERS)) if "vfio" in word]
+
+
 def test_ports_lead_from_the_loopback_address_alone(spec: MachineSpec) -> None:
     forwards = (PortForward(8080, 80), PortForward(2222, 22))
     assert "user,id=net" in command(spec, Launch(LAYERS))

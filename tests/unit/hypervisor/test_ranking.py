@@ -48,6 +48,8 @@ REQUIRED, WANTED, NONE = CheckpointNeed.REQUIRED, CheckpointNeed.WANTED, Checkpo
         (EMULATION, BOXED_UML, MISSING, Needs(NONE, display=True), "qemu"),
         (EMULATION, BOXED_UML, MISSING, Needs(NONE, on_demand=True), "qemu"),
         (MISSING, BOXED_UML, VIRTUALBOX, Needs(NONE, on_demand=True), None),
+        (EMULATION, BOXED_UML, VIRTUALBOX, Needs(NONE, gpu=True), "qemu"),
+        (MISSING, BOXED_UML, VIRTUALBOX, Needs(gpu=True), None),
         # VirtualBox where it is the better one, or the only one.
         (EMULATION, UML, VIRTUALBOX, Needs(), "virtualbox"),
         (EMULATION, UML, INTERPRETER, Needs(), "qemu"),
@@ -78,6 +80,7 @@ def test_the_best_one(
         (BOXED_UML, Needs(network=True), "no network"),
         (BOXED_UML, Needs(display=True), "no screen"),
         (BOXED_UML, Needs(firmware=True), "no firmware"),
+        (BOXED_UML, Needs(gpu=True), "its machines cannot have a graphics card of the host"),
         (BOXED_UML, Needs(cpus=2), "at most 1 processors, and the job asks for 2"),
         (UML, Needs(), "does not isolate hostile programs"),
     ],

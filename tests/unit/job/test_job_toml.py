@@ -107,6 +107,13 @@ def test_every_other_key(written):
     )
 
 
+@pytest.mark.parametrize("text", ["0000:0A:1f.7", "0a:1F.7"])
+def test_a_graphics_card(written, text):
+    job = read_job(written(f"machine.gpu = '{text}'{TASK}"))
+    assert job.gpu == "0000:0a:1f.7"
+    assert job.machine == MachineShape()
+
+
 def test_outputs_by_pattern(written):
     path = written(
         "files.output = ['plots/*.png', 'run?.log', 'a[1]', {pattern='[0-9]*', to='numbers/'},"
@@ -170,6 +177,16 @@ FAULTS = {
     f"[machine]\nnetwork = 'no'{TASK}": (2, "'no'", "true or false"),
     f"[machine]\ncheckpoint = 'no'{TASK}": (2, "'no'", "'required', 'wanted' or 'none'"),
     f"[machine]\ncheckpoint = false{TASK}": (2, "false", "a text in quotes"),
+    f"[machine]\ngpu = '01:00'{TASK}": (2, "'01:00'", "the address of a PCI device, like"),
+    f"[machine]\ngpu = '0000:01:20.0'{TASK}": (2, "'0000:01:20.0'", "the address of a PCI device"),
+    f"[machine]\ngpu = '01:00.0,x=y'{TASK}": (2, "'01:00.0,x=y'", "the address of a PCI device"),
+    f'[machine]\ngpu = "01:00.0\\n"{TASK}': (2, "'01:00.0", "the address of a PCI device"),
+    f"[machine]\ngpu = true{TASK}": (2, "true", "the address of a PCI device"),
+    f"[machine]\ncheckpoint = 'required'\ngpu = '01:00.0'{TASK}": (
+        3,
+        "both gpu and checkpoint = 'required'",
+        "one of them: a machine with a graphics card",
+    ),
     f"[machine]\ndriver = '../up'{TASK}": (2, "'../up'", "the name of a driver"),
     f"[machine]\ndriver = ''{TASK}": (2, "''", "the name of a driver"),
     f"[machine]\nimage = '../up'{TASK}": (2, "'../up'", "an image's name"),

@@ -146,6 +146,15 @@ async def test_a_golden_snapshot_that_works(
     assert golden.directory.exists()
 
 
+async def test_a_machine_with_a_graphics_card_of_the_host_is_no_copy(
+    driver: Driver, spec: MachineSpec, golden: Golden
+) -> None:
+    machine = await start(driver, spec._replace(gpu="0000:01:00.0"), clone(golden), Boot())
+    assert (machine.is_cold, machine.rejected, machine.lacks_golden) == (True, [], False)
+    await machine.close()
+    assert golden.directory.exists()
+
+
 @pytest.mark.parametrize("why", ["", "state is not as it was written"])
 async def test_one_that_is_not_there(why: str, driver: Driver, spec: MachineSpec) -> None:
     machine = await start(driver, spec, clone(why), Boot())

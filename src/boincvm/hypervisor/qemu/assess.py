@@ -3,6 +3,7 @@
 import asyncio
 
 from boincvm.host.child_sockets import HAS_INHERITED_SOCKETS
+from boincvm.host.passthrough import HAS_PASSTHROUGH
 from boincvm.host.programs import find_program
 from boincvm.host.virtualization import HAS_SECCOMP
 from boincvm.hypervisor.doctor import FindKernel
@@ -25,6 +26,7 @@ ABILITIES = Abilities(
             Ability.TRANSFER_DISK,
             Ability.FIRMWARE,
             *([Ability.ON_DEMAND] if HAS_INHERITED_SOCKETS else []),
+            *([Ability.GPU] if HAS_PASSTHROUGH else []),
         }
     ),
     architectures=frozenset(TARGETS),

@@ -38,6 +38,7 @@ BALLOON = "balloon"
 _FIRMWARE_DIRECTORIES = ("share/qemu", "share")
 _FIRMWARE, _KERNEL_LOADER = "bios-256k.bin", "pvh.bin"
 """What a PC starts with, and what then starts an uncompressed kernel."""
+_GPU_PORT = "gpu-port"
 _SCREEN = "VGA,vgamem_mb=8"
 _BALLOON_DEVICE = f"virtio-balloon-pci,id={BALLOON},free-page-reporting=on,deflate-on-oom=on"
 
@@ -142,6 +143,7 @@ def machine_command(
         "-qmp", "chardev:qmp",
         *(_network(spec.forwards) if spec.network else []),
         *(["-device", _BALLOON_DEVICE] if spec.balloon else []),
+        *(_gpu(spec.gpu) if spec.gpu is not None else []),
         # Relative to the directory: a socket's path must be short.
         *(["-device", _SCREEN, "-vnc", f"unix:{DISPLAY_SOCKET}"] if has_display else []),
     ]  # fmt: skip
@@ -256,6 +258,15 @@ def _transfer_disk(path: Path) -> list[str]:
     }
     device = f"virtio-blk-pci,drive=transfer-disk,serial={TRANSFER_DISK_SERIAL}"
     return ["-blockdev", json.dumps(node), "-device", device]
+
+
+def _gpu(address: str) -> list[str]:
+    """Return the options for a device of the host, given by VFIO, on a PCI Express port of its own.
+
+    Without a port its driver would find a device of the chipset, which some do not expect.
+    """
+    port = f"pcie-root-port,id={_GPU_PORT},chassis=1"
+    return ["-device", port, "-device", f"vfio-pci,host={address},bus={_GPU_PORT}"]
 
 
 def _network(forwards: Sequence[PortForward]) -> list[str]:

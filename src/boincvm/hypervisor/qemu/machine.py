@@ -124,8 +124,8 @@ class QemuMachine:
         """Descriptors of the root disk's layers once they have no name any more."""
 
     @property
-    def checkpointing(self) -> contract.Checkpointing:
-        return self
+    def checkpointing(self) -> contract.Checkpointing | None:
+        return self if self.spec.gpu is None else None
 
     @property
     def freezing(self) -> contract.Freezing | None:

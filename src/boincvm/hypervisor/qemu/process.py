@@ -37,9 +37,14 @@ class QemuProcess:
     ) -> None:
         """Start QEMU; `descriptors` are those that `launch` refers to.
 
-        Raises HypervisorMissingError, HypervisorError for disks that are refused, OSError.
+        Raises HypervisorMissingError, HypervisorError for disks that are refused, HostError for a
+        device of the host that cannot be the machine's, OSError.
         """
         check_disks(spec, launch)
+        if spec.gpu is not None:
+            from boincvm.host.passthrough import prepare_passthrough  # few machines have one
+
+            prepare_passthrough(spec.gpu, spec.memory)
         self.spec = spec
         self.accelerator = accelerator
         qmp, link, console = ChildSocket(), ChildSocket(), ChildSocket()
