@@ -25,6 +25,9 @@ BOUND, QUICK_BOUND = 100_000, 50_000
 """ECM's first bound; 100,000 is about 3 s under emulation."""
 
 
+_READY = "shell-is-ready"
+
+
 def ecm_script(bound: int) -> str:
     """Return a script that computes one curve, and prints when it began and ended."""
     return (
@@ -34,8 +37,18 @@ def ecm_script(bound: int) -> str:
 
 
 def shell_for(script: str) -> str:
-    """Return a bare machine's shell that runs the script for each line that it is sent."""
-    return f"exec </dev/console >/dev/console; while read -r go; do {script}; done"
+    """Return a bare machine's shell that runs the script for each line that it is sent.
+
+    What is sent before `wait_for_shell` has returned may be lost: the line has no reader yet.
+    """
+    return f"exec </dev/console >/dev/console; echo {_READY}; while read -r go; do {script}; done"
+
+
+def wait_for_shell(console: socket.socket) -> None:
+    """Wait until the shell of a bare machine reads its console."""
+    with console.makefile("r", errors="replace") as lines:
+        if not any(_READY in line for line in lines):
+            raise EOFError("the bare machine ended before its shell began")
 
 
 def _seconds(line: str) -> float:
@@ -72,6 +85,7 @@ async def _by_turns(laboratory: Laboratory, script: str, times: int) -> tuple[fl
         booted(laboratory.sci, *location) as session,
         bare_machine(laboratory.sci, location[0], shell, location[1]) as bare,
     ):
+        await asyncio.to_thread(wait_for_shell, bare.console)
         for turn in range(times + 1):
             laboratory.log(f"{turn} of {times}")
             ours = await _in_ours(session, script)

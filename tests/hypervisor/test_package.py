@@ -21,6 +21,7 @@ def test_its_machines_can_do_what_it_says_and_nothing_else(
     spec = spec._replace(forwards=(PortForward(8080, 80),))
     machine = driver.machine(spec)
     card = machine.network
+    with_gpu = driver.machine(spec_in("gpu")._replace(gpu="0000:01:00.0"))
     can = {
         Ability.CHECKPOINT: driver.saved_machines is not None,
         Ability.GOLDEN: driver.golden_snapshots is not None,
@@ -31,6 +32,8 @@ def test_its_machines_can_do_what_it_says_and_nothing_else(
         Ability.REMOTE_DESKTOP: machine.remote_desktop is not None,
         Ability.SCREENSHOT: machine.screenshots is not None,
         Ability.BALLOON: machine.balloon is not None,
+        # Nobody can save a graphics card.
+        Ability.GPU: machine.checkpointing is not None and with_gpu.checkpointing is None,
     }
     # The transfer disk exists after the start, and a disk on demand needs a source.
     text = package.abilities.of_machines - {Ability.TRANSFER_DISK, Ability.ON_DEMAND}
