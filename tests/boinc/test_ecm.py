@@ -3,12 +3,16 @@
 import math
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from boincvm.image.pack import pack_image
+from boincvm.image.store import ImageStore
 from boincvm.machine.golden.switch import SWITCH
+from support import CHECKOUT
 from support.boinc import ecm
 from support.boinc.installed import images, path
 from support.boinc.rig import SUSPENDED, MakeRig, Rig
@@ -76,6 +80,43 @@ def test_the_example_as_its_page_says(tmp_path: Path, sci_image: Path) -> None:
     for name in ("first", "factors.txt"):
         factors = [int(word) for word in (tmp_path / name).read_text().split()]
         assert math.prod(factors) == int(ecm.NUMBER.read_text())
+
+
+@pytest.mark.timeout(300)
+def test_a_new_version_of_the_image_as_the_manual_says(tmp_path: Path, sci_image: Path) -> None:
+    """Version 1.0 has an image without GMP-ECM, so only the one of 1.1 can find factors."""
+    page = (CHECKOUT / "docs/boinc-server.md").read_text()
+    steps = page.split("\n## A new version of the image")[1].split("\n**The next version**")[0]
+    commands = re.findall(r"^   ```\n(.*?)^   ```\n", steps, re.MULTILINE | re.DOTALL)
+    (element,) = re.findall(r"^   ```xml\n(.*?)^   ```\n", steps, re.MULTILINE | re.DOTALL)
+    assert len(commands) == 3  # the first builds the image
+
+    (tmp_path / "apps/ecm/1.0").mkdir(parents=True)
+    version = tmp_path / "apps/ecm/1.0/x86_64-pc-linux-gnu"
+    shutil.copytree(ecm.EXAMPLE / "app", version)
+    with ImageStore().open("base") as image:
+        pack_image(image, version / ecm.PACKED)
+    environment = {**os.environ, SWITCH: "no", "PATH": path()}
+    script = ["bash", "-e", "-c", "".join(commands[1:])]
+    subprocess.run(script, cwd=tmp_path, env=environment, timeout=120, check=True)
+
+    app = tmp_path / "apps/ecm/1.1" / version.name
+    assert (app / "ecm_image_1.1.patch").stat().st_size < (app / ecm.PACKED).stat().st_size / 50
+    text = (app / "version.xml").read_text()
+    (app / "version.xml").write_text(
+        text.replace("    <is_wrapper/>", f"{element}    <is_wrapper/>")
+    )
+    command = ["boincvm", "boinc", "try", "--input", f"number.txt={ecm.NUMBER}"]
+    command += ["--output", "factors.txt", str(app), "--", *SHORT.split()]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, timeout=280, text=True, stderr=subprocess.PIPE
+    )
+    assert done.returncode == 0, done.stderr
+    with ImageStore().open("sci") as image:
+        line = f"the image {image.digest[:12]} is ecm_image.tar.gz with 1 patch\n"
+    assert line in done.stderr
+    factors = [int(word) for word in (tmp_path / "factors.txt").read_text().split()]
+    assert math.prod(factors) == int(ecm.NUMBER.read_text())
 
 
 @pytest.mark.timeout(100)

@@ -8,6 +8,8 @@ import pytest
 
 from boincvm.cli.main import main
 from boincvm.errors import ImageDamagedError
+from boincvm.image.delivery.patched_pack import open_patched, pack_patch
+from boincvm.image.manifest import INITRD
 from boincvm.image.pack import pack_image, unpack_image
 from boincvm.image.store import ImageStore
 from support.packed_images import CONTENTS, members, publish, tar
@@ -48,6 +50,23 @@ def test_an_image_comes_and_goes(
     assert boincvm(monkeypatch, "image", "rm", "mine") == 0
     assert store.names() == []
     assert list((store.root / "objects").iterdir()) == []
+
+
+def test_patches_that_follow_a_packed_image(store: ImageStore, tmp_path: Path) -> None:
+    """Files of the versions between are removed while others are made of them."""
+    other, files = ImageStore(tmp_path / "other"), [tmp_path / "base.tar.gz"]
+    publish(other)
+    with other.open("base") as image:
+        pack_image(image, files[0])
+    for number in (1, 2):
+        publish(other, content=b"version %d" % number)
+        files.append(tmp_path / f"base.{number}.patch")
+        with other.open("base") as image:
+            pack_patch(image, files[-1], files[:-1], other)
+    with open_patched(files[0], files[1:], store, "base") as image:
+        assert image.initrd.read_bytes() == CONTENTS[INITRD] + b"version 2"
+        assert image.digest == other.digest_of("base")
+    assert not (store.root / "unpacking").exists()
 
 
 def test_a_damaged_one_leaves_nothing(store: ImageStore, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`boincvm image`: build, list, inspect, pack, export, import, publish, fetch, remove images."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boincvm.cli import (
@@ -115,10 +116,21 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
         "pack an image into one file",
         "Pack an image into one file, to distribute it: tar.xz, or tar.gz, which is larger, but\n"
         "packed in seconds. Equal images give equal files.\n\n"
-        "example:\n  boincvm image pack sci sci-1.0.tar.xz",
+        "With --since FILE is a patch: what makes the image of an earlier one, whose packed file\n"
+        "everybody has, as volunteers have the files of a BOINC app version.\n\n"
+        "examples:\n  boincvm image pack sci sci-1.0.tar.xz\n"
+        "  boincvm image pack --since sci-1.0.tar.xz sci sci-1.1.patch",
     )
     pack.add_argument("name", metavar="NAME")
-    pack.add_argument("file", metavar="FILE", help="with the end .tar.xz or .tar.gz")
+    pack.add_argument("file", metavar="FILE", help="ends with .tar.xz or .tar.gz; a patch, .patch")
+    pack.add_argument(
+        "--since",
+        metavar="OLD",
+        action="append",
+        type=Path,
+        default=[],
+        help="the packed image that FILE follows; given again, each patch file between them",
+    )
     pack.add_argument("--force", action="store_true", help="replace FILE if it exists")
     unpack = add_verb(
         verbs,
@@ -126,9 +138,18 @@ def _add_pack_and_unpack(verbs: "argparse._SubParsersAction[argparse.ArgumentPar
         "unpack an image from such a file",
         "Unpack an image from a file that boincvm image pack has made. It replaces an image NAME\n"
         "that exists already.\n\n"
-        "example:\n  boincvm image unpack sci-1.0.tar.gz sci",
+        "examples:\n  boincvm image unpack sci-1.0.tar.gz sci\n"
+        "  boincvm image unpack --patch sci-1.1.patch sci-1.0.tar.gz sci",
     )
     unpack.add_argument("file", metavar="FILE")
+    unpack.add_argument(
+        "--patch",
+        metavar="PATCH",
+        action="append",
+        type=Path,
+        default=[],
+        help="a patch file that follows FILE; repeatable, in their order",
+    )
     unpack.add_argument(
         "name", metavar="NAME", nargs="?", help="default: FILE's name without .tar.xz or .tar.gz"
     )
@@ -418,39 +439,48 @@ def _from_machine(arguments: argparse.Namespace) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from pathlib import Path
-
+    from boincvm.image.delivery.patched_pack import pack_patch
     from boincvm.image.interruption import terminable
     from boincvm.image.pack import pack_image
     from boincvm.image.progress import to_standard_error
     from boincvm.image.store import ImageStore
     from boincvm.sizes import format_size
 
-    path = Path(arguments.file)
-    with terminable(), ImageStore().open(arguments.name) as image:
-        pack_image(image, path, force=arguments.force, progress=to_standard_error())
+    path, since = Path(arguments.file), arguments.since
+    store, force, progress = ImageStore(), arguments.force, to_standard_error()
+    base = None
+    with terminable(), store.open(arguments.name) as image:
+        if since:
+            base = pack_patch(image, path, since, store, force=force, progress=progress)
+        else:
+            pack_image(image, path, force=force, progress=progress)
     size = path.stat().st_size
     if arguments.json:
-        print_indented_json(
-            {"name": image.name, "digest": image.digest, "file": str(path), "size": size}
-        )
+        table = {"name": image.name, "digest": image.digest, "file": str(path), "size": size}
+        print_indented_json(table if base is None else {**table, "base": base})
     else:
-        print(f"image {image.name} has been packed: {path}, {format_size(size)}")
+        follows = ""
+        if since:
+            follows = f"; it follows {since[-1]} ({format_size(since[0].stat().st_size)} packed)"
+        print(f"image {image.name} has been packed: {path}, {format_size(size)}{follows}")
     return 0
 
 
 def _unpack(arguments: argparse.Namespace) -> int:
-    from pathlib import Path
-
+    from boincvm.image.delivery.patched_pack import open_patched
     from boincvm.image.interruption import terminable
-    from boincvm.image.pack import packed_name, unpack_image
+    from boincvm.image.pack import packed_name
     from boincvm.image.progress import to_standard_error
     from boincvm.image.store import ImageStore
 
     path = Path(arguments.file)
     name = packed_name(path) if arguments.name is None else arguments.name
-    with terminable():
-        digest = unpack_image(path, name, ImageStore(), progress=to_standard_error())
+    progress = to_standard_error()
+    with (
+        terminable(),
+        open_patched(path, arguments.patch, ImageStore(), name, progress=progress) as image,
+    ):
+        digest = image.digest
     if arguments.json:
         print_indented_json({"name": name, "digest": digest})
     else:

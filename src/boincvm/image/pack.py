@@ -1,34 +1,17 @@
-"""Pack an image into one file, and unpack it into a store. The format: pack_format.py.
-
-Unpacking uses two paths beneath the store's root:
-
-    unpack.lock    held by the process that unpacks; others wait, and find the work done
-    unpacking/     the part unpacked so far; a killed process leaves it, the next one removes it
-"""
+"""Pack an image into one file, and unpack it into a store. The format: pack_format.py."""
 
 import hashlib
-import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from boincvm.errors import (
-    BoincvmError,
-    HostDiskFullError,
-    HostError,
-    ImageDamagedError,
-    ImageMissingError,
-    UsageError,
-    host_error,
-)
-from boincvm.host import locks
+from boincvm.errors import ImageDamagedError, UsageError
 from boincvm.host.atomic_files import replacement
-from boincvm.host.files import free_space, open_descriptor, sync_directory
-from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
-from boincvm.image.manifest import MANIFEST, ROOT, ContentFile, Manifest
+from boincvm.image.made_once import Made, check_space, failed, open_or_make
+from boincvm.image.manifest import MANIFEST, ContentFile, Manifest
 from boincvm.image.names import check_image_name
+from boincvm.image.object_files import finish_object
 from boincvm.image.pack_format import (
     MOST_IMAGE_BYTES,
     PIECE,
@@ -36,7 +19,7 @@ from boincvm.image.pack_format import (
     Packer,
     Unpacker,
     damaged,
-    finish_file,
+    reading,
 )
 from boincvm.image.progress import Progress
 from boincvm.image.store import Image, ImageStore
@@ -45,8 +28,9 @@ from boincvm.sizes import format_size
 
 _SUFFIXES = (".tar.gz", ".tgz", ".tar.xz", ".txz")
 _XZ_SUFFIXES = (".tar.xz", ".txz")
-_MARGIN = 16 << 20
-"""Bytes of disk that must stay free when an image is unpacked."""
+PATCH_SUFFIX = ".patch"
+MOST_PATCHES = 8
+"""Patch files that may follow a packed image."""
 
 
 def packed_name(path: Path) -> str:
@@ -55,10 +39,22 @@ def packed_name(path: Path) -> str:
     Capital letters become small ones, other invalid characters become `-`, and of a long name the
     end stays, because a version is usually there. Raises UsageError if nothing is left.
     """
-    name = path.name.lower()
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
+    name = _without_suffix(path.name).lower()
     return check_image_name(re.sub(r"[^a-z0-9._-]", "-", name)[-64:].lstrip("._-").rstrip("."))
+
+
+def patch_names(name: str) -> list[str]:
+    """Return the names of the patch files that may follow the packed image `name`, in their order.
+
+    There is one more than may be used.
+    """
+    own = _without_suffix(name)
+    return [f"{own}.{number}{PATCH_SUFFIX}" for number in range(1, MOST_PATCHES + 2)]
+
+
+def _without_suffix(name: str) -> str:
+    suffix = next((one for one in _SUFFIXES if name.lower().endswith(one)), "")
+    return name[: len(name) - len(suffix)]
 
 
 def pack_image(
@@ -71,13 +67,13 @@ def pack_image(
     """
     progress = Progress(None) if progress is None else progress
     check_target(path, force=force)
-    check_manifest(image)
-    if image.manifest.size > MOST_IMAGE_BYTES:
+    if path.name.lower().endswith(PATCH_SUFFIX):
         raise UsageError(
-            f"image {image.name} has {format_size(image.manifest.size)}, which is too large to"
-            " pack",
-            hint=f"the maximum is {format_size(MOST_IMAGE_BYTES)}; build it with fewer packages",
+            f"found {path.name}, a patch file's name, expected one that ends with .tar.xz or"
+            " .tar.gz",
+            hint="a patch file needs the packed image that it follows: --since OLD",
         )
+    check_packable(image)
     try:
         with replacement(path, is_unique=True) as part, part.open("xb") as stream:
             packer = Packer(stream, _compression_of(path))
@@ -88,12 +84,23 @@ def pack_image(
                     packer.add(file.name, file.size, _checked_pieces(image, file))
             packer.finish()
     except OSError as error:
-        raise _host_error(f"{path} cannot be written", error) from error
+        raise failed(f"{path} cannot be written", error) from error
 
 
 def _compression_of(path: Path) -> Compression:
     is_xz = path.name.lower().endswith(_XZ_SUFFIXES)
     return Compression.XZ if is_xz else Compression.GZIP
+
+
+def check_packable(image: Image) -> None:
+    """Check that others will take `image`. Raises UsageError, ImageDamagedError."""
+    check_manifest(image)
+    if image.manifest.size > MOST_IMAGE_BYTES:
+        raise UsageError(
+            f"image {image.name} has {format_size(image.manifest.size)}, which is too large to"
+            " pack",
+            hint=f"the maximum is {format_size(MOST_IMAGE_BYTES)}; build it with fewer packages",
+        )
 
 
 def check_manifest(image: Image) -> None:
@@ -138,7 +145,7 @@ def packed_manifest(path: Path) -> Manifest:
 
     Raises ImageMissingError, ImageDamagedError, HostError.
     """
-    with _reading(path) as unpacker:
+    with _unpacker(path) as unpacker:
         return unpacker.manifest()
 
 
@@ -150,101 +157,33 @@ def unpack_image(
     Waits for other processes that unpack into `store`. Returns the digest. Raises UsageError,
     ImageMissingError, ImageDamagedError, HostDiskFullError, HostError.
     """
-    check_image_name(name)
-    with _open_unpacked(path, name, store, progress) as image:
+    with open_packed(path, store, name, progress=progress) as image:
         return image.digest
 
 
-def open_packed(path: Path, store: ImageStore, *, progress: Progress | None = None) -> Image:
+def open_packed(
+    path: Path, store: ImageStore, name: str | None = None, *, progress: Progress | None = None
+) -> Image:
     """Open the packed image `path` as an image of `store`; unpack it first if it is missing there.
 
-    Its name is `packed_name(path)`. This blocks: for some milliseconds if the image is there,
-    otherwise for seconds. Raises the same errors as `unpack_image`.
+    Its name is by default `packed_name(path)`. This blocks: for some milliseconds if the image is
+    there, otherwise for seconds. Raises the same errors as `unpack_image`.
     """
-    return _open_unpacked(path, packed_name(path), store, progress)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[Unpacker]:
-    """Open a packed image for reading.
-
-    Raises ImageMissingError, ImageDamagedError if `path` is not a file, HostError.
-    """
-    try:
-        # A pipe without a writer must not block us for ever.
-        descriptor = open_descriptor(path, wait=False)
-    except FileNotFoundError as error:
-        raise ImageMissingError(
-            f"there is no file {path}", hint="create it: boincvm image pack NAME FILE"
-        ) from error
-    except OSError as error:
-        raise _host_error(f"{path} cannot be read", error) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise damaged(path, "it is not a regular file")
-        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as stream:
-            yield Unpacker(stream, path)
-    finally:
-        os.close(descriptor)
-
-
-def _open_unpacked(path: Path, name: str, store: ImageStore, progress: Progress | None) -> Image:
-    manifest = packed_manifest(path)
+    name = packed_name(path) if name is None else check_image_name(name)
     progress = Progress(None) if progress is None else progress
-    try:
-        image = _present(store, name, manifest.digest)
-        if image is not None:
-            return image
-        with locks.exclusive(store.root / "unpack.lock"):
-            image = _present(store, name, manifest.digest)  # another process was quicker
-            if image is None:
-                _unpack(path, name, store, progress)
-                image = _present(store, name, manifest.digest)
-    except OSError as error:
-        needed = format_size(manifest.size)
-        what = f"{path} cannot be unpacked into {store.root}, where it needs {needed}"
-        raise _host_error(what, error) from error
-    if image is None:
-        raise HostError(
-            f"image {name} was replaced while {path} was being unpacked", hint="try again"
-        )
-    return image
+    manifest = packed_manifest(path)
 
+    def unpack(directory: Path) -> Made:
+        with _unpacker(path) as unpacker:
+            found = unpacker.manifest()
+            check_space(store, found.size, name)
+            _unpack_members(unpacker, found, directory, progress)
+        finish_object(directory, found, lambda what: damaged(path, what))
+        return Made(directory, found)
 
-def _present(store: ImageStore, name: str, digest: str) -> Image | None:
-    try:
-        image = store.open(name)
-    except (ImageMissingError, ImageDamagedError):
-        return None  # unpacking repairs it
-    if image.digest == digest:
-        return image
-    image.close()
-    return None
-
-
-def _unpack(path: Path, name: str, store: ImageStore, progress: Progress) -> None:
-    """Unpack an image. The caller holds the lock."""
-    directory = store.root / "unpacking"
-    _remove(directory)
-    with _reading(path) as unpacker:
-        manifest = unpacker.manifest()
-        _check_space(store.root, manifest.size, name)
-        directory.mkdir()
-        try:
-            _unpack_members(unpacker, manifest, directory, progress)
-            try:
-                check_disk(directory / ROOT)
-            except DiskRefusedError as error:
-                raise damaged(
-                    path, f"its {ROOT} is refused: {error}".replace(f"{directory}/", "")
-                ) from error
-            with (directory / MANIFEST).open("xb") as stream:
-                stream.write(manifest.encode())
-                finish_file(stream)
-            sync_directory(directory)
-            store.publish(name, directory, manifest)
-        finally:
-            _remove(directory)
+    needed = format_size(manifest.size)
+    what = f"{path} cannot be unpacked into {store.root}, where it needs {needed}"
+    return open_or_make(name, manifest.digest, store, unpack, what)
 
 
 def unpack_files(path: Path, directory: Path, progress: Progress) -> None:
@@ -252,8 +191,15 @@ def unpack_files(path: Path, directory: Path, progress: Progress) -> None:
 
     Raises ImageMissingError, ImageDamagedError, HostError, OSError.
     """
-    with _reading(path) as unpacker:
+    with _unpacker(path) as unpacker:
         _unpack_members(unpacker, unpacker.manifest(), directory, progress)
+
+
+@contextmanager
+def _unpacker(path: Path) -> Iterator[Unpacker]:
+    """Open a packed image for reading. Raises ImageMissingError, ImageDamagedError, HostError."""
+    with reading(path, damaged, "create it: boincvm image pack NAME FILE") as stream:
+        yield Unpacker(stream, path)
 
 
 def _unpack_members(
@@ -263,24 +209,3 @@ def _unpack_members(
         with progress.step(f"unpacking {file.name}, {format_size(file.size)}"):
             unpacker.unpack_file(file, directory / file.name)
     unpacker.expect_end()
-
-
-def _remove(directory: Path) -> None:
-    import shutil  # here only: it brings three compressors into the wrapper's process
-
-    if directory.exists():
-        shutil.rmtree(directory)
-
-
-def _check_space(directory: Path, size: int, name: str) -> None:
-    free = free_space(directory)
-    if free < size + _MARGIN:
-        raise HostDiskFullError(
-            f"unpacking image {name} needs {format_size(size + _MARGIN)} of disk space, "
-            f"and {directory} has {format_size(free)}",
-            hint="free some space and try again",
-        )
-
-
-def _host_error(what: str, error: OSError) -> BoincvmError:
-    return host_error(what, error, hint="check the disk and the directory's permissions")

@@ -8,15 +8,17 @@ or liblzma), and the reader interprets no headers: it knows each of them before 
 import hashlib
 import os
 import re
+import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from boincvm.errors import HostError, ImageDamagedError
-from boincvm.host.files import set_mode
+from boincvm.errors import HostError, ImageDamagedError, ImageMissingError, host_error
+from boincvm.host.files import open_descriptor, set_mode
 from boincvm.image.manifest import MANIFEST, MOST_BYTES, ContentFile, Manifest, decode_manifest
 from boincvm.sizes import format_size
 
@@ -289,6 +291,32 @@ class Unpacker:
             raise HostError(
                 f"{self._path} cannot be read: {error.strerror}", hint="check its disk"
             ) from error
+
+
+@contextmanager
+def reading(
+    path: Path, damaged: Callable[[Path, str], ImageDamagedError], hint: str
+) -> Iterator[BinaryIO]:
+    """Open `path`, which comes from outside, for reading.
+
+    Raises ImageMissingError with `hint`, what `damaged` makes if it is no regular file, HostError.
+    """
+    try:
+        # A pipe without a writer must not block us for ever.
+        descriptor = open_descriptor(path, wait=False)
+    except FileNotFoundError as error:
+        raise ImageMissingError(f"there is no file {path}", hint=hint) from error
+    except OSError as error:
+        what = f"{path} cannot be read"
+        hint = "check the disk and the directory's permissions"
+        raise host_error(what, error, hint=hint) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise damaged(path, "it is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
 
 
 def damaged(path: Path, what: str) -> ImageDamagedError:

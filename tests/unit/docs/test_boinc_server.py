@@ -12,7 +12,7 @@ EXAMPLE = ROOT / "examples/boinc-ecm"
 
 
 def test_the_plan_class_is_the_example_s() -> None:
-    block = re.search(r"```xml\n(.*?)```", PAGE, re.DOTALL)
+    block = re.search(r"```xml\n(<plan_classes>.*?)```", PAGE, re.DOTALL)
     assert block is not None
     shown = ElementTree.canonicalize(block[1], strip_text=True)
     shipped = (EXAMPLE / "plan_class_spec.xml").read_text()

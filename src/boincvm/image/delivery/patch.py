@@ -101,15 +101,7 @@ def apply_patch(patch: BinaryIO, base: Path, digest: str, target: Path, name: st
     Raises ImageDamagedError, OSError.
     """
     reader = _Reader(patch, name)
-    reader.expect_magic()
-    text = reader.record(MOST_BYTES)
-    if hashlib.sha256(text).hexdigest() != digest:
-        raise reader.damaged("it makes another image")
-    manifest = decode_manifest(text, Path(name))
-    if not manifest.is_canonical(text):
-        raise reader.damaged("its manifest is not canonical")
-    if manifest.size > MOST_IMAGE_BYTES:
-        raise reader.damaged("its image is too large")
+    manifest = _manifest(reader, digest)
     for file in manifest.files:
         with (
             (base / file.name).open("rb") as old,
@@ -118,6 +110,27 @@ def apply_patch(patch: BinaryIO, base: Path, digest: str, target: Path, name: st
             _make_file(reader, old, file, stream)
             finish_file(stream)
     reader.expect_end()
+    return manifest
+
+
+def patched_manifest(patch: BinaryIO, digest: str, name: str) -> Manifest:
+    """Return the manifest of the image `digest` that a patch makes; only its beginning is read.
+
+    Raises ImageDamagedError, OSError.
+    """
+    return _manifest(_Reader(patch, name), digest)
+
+
+def _manifest(reader: "_Reader", digest: str) -> Manifest:
+    reader.expect_magic()
+    text = reader.record(MOST_BYTES)
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise reader.damaged("it makes another image")
+    manifest = decode_manifest(text, Path(reader.name))
+    if not manifest.is_canonical(text):
+        raise reader.damaged("its manifest is not canonical")
+    if manifest.size > MOST_IMAGE_BYTES:
+        raise reader.damaged("its image is too large")
     return manifest
 
 
@@ -156,10 +169,10 @@ class _Reader:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream
-        self._name = name
+        self.name = name
 
     def damaged(self, what: str) -> ImageDamagedError:
-        return ImageDamagedError(f"{self._name} is damaged: {what}")
+        return ImageDamagedError(f"{self.name} is damaged: {what}")
 
     def expect_magic(self) -> None:
         if self._stream.read(len(_MAGIC)) != _MAGIC:
@@ -179,6 +192,8 @@ class _Reader:
         if size > most or stored > size + size // 4096 + 64:
             raise self.damaged("it claims too much")
         data = self._stream.read(stored)
+        if len(data) != stored:
+            raise self.damaged("it ends too early")
         expand = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
         try:
             plain = expand.decompress(data, size + 1)

@@ -9,9 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from boincvm.errors import DISK_FULL, ImageDamagedError, ImageMissingError, UsageError
-from boincvm.host.files import sync_directory
 from boincvm.host.own_files import make_directory
-from boincvm.hypervisor.qcow2 import DiskRefusedError, check_disk
 from boincvm.image.delivery.blocks import (
     MOST_MAP_BYTES,
     RANGE_COST,
@@ -34,11 +32,11 @@ from boincvm.image.delivery.server import Server, UnexpectedAnswerError
 from boincvm.image.delivery.shared_download import Source
 from boincvm.image.delivery.start_file import read_start
 from boincvm.image.filenames import ON_DEMAND
-from boincvm.image.manifest import MANIFEST, Manifest
+from boincvm.image.manifest import Manifest
+from boincvm.image.object_files import finish_object
 from boincvm.image.pack import packed_manifest, unpack_image
-from boincvm.image.pack_format import finish_file
 from boincvm.image.progress import Progress
-from boincvm.image.store import ImageStore, root_of
+from boincvm.image.store import ImageStore
 from boincvm.sizes import format_size
 
 _MOST_SEARCHED = 4 << 30
@@ -229,12 +227,5 @@ def _publish(
     """Give an image that was made in `directory`, from the file `remote`, its name."""
     if manifest.digest != version.digest:
         raise ImageDamagedError(f"{remote} makes another image")
-    try:
-        check_disk(root_of(directory))
-    except DiskRefusedError as error:
-        raise ImageDamagedError(f"{remote} makes a disk that is refused: {error}") from error
-    with (directory / MANIFEST).open("xb") as stream:
-        stream.write(manifest.encode())
-        finish_file(stream)
-    sync_directory(directory)
+    finish_object(directory, manifest, lambda what: ImageDamagedError(f"{remote}: {what}"))
     store.publish(name, directory, manifest)

@@ -15,7 +15,7 @@ from boincvm.errors import (
     HostError,
 )
 from boincvm.exit_codes import ExitCode
-from boincvm.image import pack, pack_format
+from boincvm.image import object_files, pack_format
 from boincvm.image.delivery import blocks, download, patch, ways
 from boincvm.image.delivery import server as web
 from boincvm.image.delivery.fetch import fetch_image, update_image
@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_while_the_image_is_made(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        for module in (pack_format, patch, blocks, pack):
+        for module in (pack_format, patch, blocks, object_files):
             patched.setattr(module, "finish_file", full)
         with pytest.raises(HostDiskFullError):
             update_image("sci", store)
