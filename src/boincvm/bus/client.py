@@ -144,9 +144,9 @@ class StompBus:
             if not isinstance(error, OSError | TimeoutError | ssl.SSLError):
                 raise
             raise BusError(
-                f"the broker at {address} cannot be reached: {error or 'it does not answer'}",
-                hint="check that it is running, and that address, port, login and passcode are"
-                " right",
+                f"the broker at {address} cannot be reached: {str(error) or 'it does not answer'}",
+                hint="check that it is running, that address, port, login and passcode are right,"
+                " and that both sides use TLS or neither does",
             ) from error
         self._connection = connection
         self._is_up.set()

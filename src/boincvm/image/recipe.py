@@ -5,6 +5,7 @@ A recipe may come from anybody: what it names lies in its own directory, and its
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -93,8 +94,9 @@ def recipe_path(text: str) -> Path | None:
     A name without a slash is a recipe's only if it ends with .toml, or is such a directory's.
     """
     path = Path(text)
-    if (path / RECIPE).is_file():
-        return path / RECIPE
+    with suppress(OSError):  # an image's name, in a directory that this user may not read
+        if (path / RECIPE).is_file():
+            return path / RECIPE
     if text.endswith(".toml"):
         return path
     return path / RECIPE if os.sep in text or text in (".", "..") else None

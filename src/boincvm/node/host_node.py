@@ -3,7 +3,8 @@
 Its files, in a directory named by its id beneath `data_directory()/guest` (mode 0700):
 
     lock         held while it runs
-    work-…/      where commands run and files go, unless another directory is given; kept
+    work-…/      where commands run and files go, unless another directory is given; kept if
+                 anything is in it
     spool/       files in transfer; emptied at the next start, as is
     status-channels/  FIFOs of running programs
 """
@@ -15,7 +16,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from boincvm.bus.broker_address import BrokerAddress, open_bus
@@ -142,6 +143,11 @@ async def _live(bus: StompBus, guest: Guest, state: Path, work: Path, ended: asy
     return left
 
 
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):  # something is in it, which is kept
+        directory.rmdir()
+
+
 @contextmanager
 def _held(state: Path, directory: Path | None) -> Iterator[Path]:
     """Hold the guest's lock and yield the directory where commands run.
@@ -163,6 +169,7 @@ def _held(state: Path, directory: Path | None) -> Iterator[Path]:
             (state / _STATUS_CHANNELS).mkdir(mode=0o700)
             if directory is None:
                 directory = Path(tempfile.mkdtemp(prefix="work-", dir=state))
+                stack.callback(_remove_if_empty, directory)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise host_error(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 from time import monotonic
 
 from boincvm.host.terminal import is_background_job
@@ -13,7 +14,7 @@ from boincvm.standard_error import show
 SILENCE = 10.0
 """Seconds without a program's output on the terminal, after which the line says that it runs."""
 _PERIOD = 1.0
-_STDERR = 2
+_STDOUT, _STDERR = 1, 2
 _TEXTS = {
     "check": "checking the saved machine",
     "start": "starting the machine",
@@ -28,7 +29,9 @@ class ProgressLine(Observer):
     """Shows the current phase of a run.
 
     While the program runs it can have the terminal, too: the line comes only after a silence, not
-    behind a line that has no end yet, and not from the background; what is typed there stays.
+    behind a line that has no end yet, and not from the background; what is typed there stays. If
+    its output goes through a pipe, another program may write to the terminal, which nobody tells
+    us: then its run has no line.
     """
 
     def __init__(self, *, program_has_terminal: bool = False) -> None:
@@ -37,7 +40,7 @@ class ProgressLine(Observer):
         self._begin = monotonic()
         self._moved = 0
         self._line = StatusLine(self._text)
-        self._program_has_terminal = program_has_terminal
+        self._has_line_in_run = not (program_has_terminal or _is_pipe(_STDOUT))
         self._is_line_whole = True
         self._is_shown = False
         self._timer: asyncio.TimerHandle | None = None
@@ -48,8 +51,8 @@ class ProgressLine(Observer):
         if name != "run":
             if self._is_line_whole:
                 self._line.draw()
-        elif not self._program_has_terminal:
-            self._call_later(SILENCE if os.isatty(1) else 0.0)
+        elif self._has_line_in_run:
+            self._call_later(SILENCE if os.isatty(_STDOUT) else 0.0)
 
     def moved(self, count: int) -> None:
         self._moved += count
@@ -58,7 +61,7 @@ class ProgressLine(Observer):
         """Note what the program is about to write to our terminal."""
         self.clear()
         self._is_line_whole = data.endswith(b"\n")
-        if self._phase == "run":
+        if self._phase == "run" and self._has_line_in_run:
             self._call_later(SILENCE)
 
     def _text(self) -> str:
@@ -86,3 +89,10 @@ class ProgressLine(Observer):
             show("\r\x1b[K")
             self._is_shown = False
         self._line.clear()
+
+
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:  # it is closed
+        return False

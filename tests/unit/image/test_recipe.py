@@ -164,6 +164,7 @@ def test_files_are_limited_together(directory: Path, monkeypatch: pytest.MonkeyP
 def test_which_names_are_recipes(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(directory.parent)
     assert recipe_path("own") is None
+    assert recipe_path("x" * 300) is None  # which no file can be called, as in a closed directory
     (directory / "image.toml").touch()
     assert recipe_path("own") == Path("own/image.toml")
     assert recipe_path("./other") == Path("other/image.toml")

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from boincvm.hypervisor.contract import MachineSpec
+from boincvm.image.store import ImageStore
 from boincvm.job.model import MachineShape
 from boincvm.machine.golden.background import command
-from boincvm.machine.golden.snapshots import needs, snapshot_name
+from boincvm.machine.golden.maker import remove_goldens
+from boincvm.machine.golden.snapshots import TABLE, needs, snapshot_name
 
 DIGEST = "0123456789abcdef" * 4
 SPEC = MachineSpec(*map(Path, ("/d", "/kernel", "/initrd", "/root")), memory=256 << 20, cpus=2)
@@ -17,6 +19,19 @@ def test_each_driver_has_its_own() -> None:
     assert snapshot_name(DIGEST, SPEC, {}) == "0123456789abcdef-256-2"
     theirs = snapshot_name(DIGEST, SPEC._replace(network=True), {"driver": "virtualbox"})
     assert theirs == "0123456789abcdef-256-2-network-virtualbox"
+
+
+def test_those_of_another_name_for_the_same_image_stay(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    table = store.golden / f"{DIGEST[:16]}-256-1" / TABLE
+    for path, text in ((tmp_path / "names" / "other", DIGEST), (table, "{}")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    remove_goldens(store, DIGEST)
+    assert table.exists()
+    (tmp_path / "names" / "other").unlink()
+    remove_goldens(store, DIGEST)
+    assert not table.parent.exists()
 
 
 def test_those_with_a_journal_are_others() -> None:

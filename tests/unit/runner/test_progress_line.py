@@ -11,6 +11,7 @@ from boincvm.runner import progress_line, status_line
 from boincvm.runner.progress_line import ProgressLine
 from boincvm.runner.streams import RunStreams
 
+is_pipe = progress_line._is_pipe
 pytestmark = pytest.mark.timeout(30)
 
 
@@ -41,6 +42,7 @@ async def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
     monkeypatch.setattr(progress_line, "_PERIOD", 0.01)
     monkeypatch.setattr(os, "isatty", lambda _: True)
     monkeypatch.setattr(progress_line, "is_background_job", lambda _: False)
+    monkeypatch.setattr(progress_line, "_is_pipe", lambda _: False)
     return made
 
 
@@ -81,6 +83,23 @@ async def test_the_background_has_no_line(shown: Shown, monkeypatch: pytest.Monk
 async def test_a_program_with_a_terminal_of_its_own_has_no_line(shown: Shown) -> None:
     line = ProgressLine(program_has_terminal=True)
     line.phase("run")
+    assert line._timer is None
+    assert shown == []
+
+
+async def test_behind_a_pipe_may_be_a_program_that_writes_to_the_terminal(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(progress_line, "_STDOUT", writer)
+    monkeypatch.setattr(progress_line, "_is_pipe", is_pipe)
+    try:
+        line = ProgressLine()
+    finally:
+        os.close(reader)
+        os.close(writer)
+    line.phase("run")
+    line.wrote(b"on standard error\n")
     assert line._timer is None
     assert shown == []
 

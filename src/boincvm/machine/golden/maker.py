@@ -92,7 +92,9 @@ async def warm_image(
 
 
 def remove_goldens(store: ImageStore, digest: str) -> None:
-    """Remove all snapshots of the image with this digest."""
+    """Remove all snapshots of the image with this digest, unless it has another name still."""
+    if digest in map(store.digest_of, store.names()):
+        return
     for path in _snapshots(store.golden):
         if path.name.startswith(digest[:16]):
             discard_golden(path)
