@@ -357,6 +357,11 @@ def _start_error(name: str, arguments: Sequence[bytes], frame: Frame) -> Program
 
 
 def _where_to_find(name: str) -> str:
+    if any(character in name for character in " |&;<>$*"):
+        return (
+            "no shell reads the command: give the program and its arguments as words of their own,"
+            " or run sh -c 'COMMAND'"
+        )
     packages = packages_of(name)
     options = " ".join(f"--package {package}" for package in packages or ("NAME",))
     found = "its package" if len(packages) < 2 else "its packages"

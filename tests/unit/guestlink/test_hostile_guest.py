@@ -216,6 +216,21 @@ async def test_why_a_program_did_not_start(
         await running.wait()
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("prog", "image build --package NAME"), ("ls -l | wc", "run sh -c"), ("a>b", "run sh -c")],
+)
+async def test_what_to_do_about_a_missing_program(
+    guest_and_link: Pair, name: str, hint: str
+) -> None:
+    guest, link = guest_and_link
+    running = GuestProgram(link, [name], directory="/", environment={}, output=lambda *_: None)
+    await guest.send_message("failed", 1, reason="2")
+    with pytest.raises(ProgramStartError) as caught:
+        await running.wait()
+    assert hint in caught.value.hint
+
+
 async def test_a_program_that_the_guest_lost(guest_and_link: Pair) -> None:
     guest, link = guest_and_link
     running = program(link, [], [])
