@@ -26,9 +26,9 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
-def lock(descriptor: int) -> None:
+def lock(descriptor: int, *, shared: bool = False) -> None:
     """Wait for the lock and hold it until the descriptor is closed. Raises OSError."""
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 def remove_locked_file(path: Path, descriptor: int) -> None:

@@ -45,9 +45,9 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     return _lock(descriptor, _FAIL_IMMEDIATELY | (0 if shared else _EXCLUSIVE))
 
 
-def lock(descriptor: int) -> None:
+def lock(descriptor: int, *, shared: bool = False) -> None:
     """Wait for the lock and hold it until the descriptor is closed. Raises OSError."""
-    _lock(descriptor, _EXCLUSIVE)
+    _lock(descriptor, 0 if shared else _EXCLUSIVE)
 
 
 def _lock(descriptor: int, flags: int) -> bool:

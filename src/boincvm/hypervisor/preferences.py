@@ -15,9 +15,10 @@ from boincvm.paths import configuration_directory
 
 AUTO = "auto"
 """The name that leaves the choice of a driver to the advisor."""
-_KEYS = ("driver", "machines", "memory", "libvirt")
+_KEYS = ("driver", "machines", "memory", "libvirt", "on_demand")
 _MOST_MACHINES = 10_000
 _MOST_BYTES = 1 << 16
+_ON_DEMAND_BOUNDS = (16 << 20, 1 << 40)
 
 Value = TypeVar("Value")
 
@@ -33,6 +34,8 @@ class Preferences(NamedTuple):
     """The most bytes of memory that machines may have together."""
     libvirt: str | None = None
     """The URI of the libvirt that the driver of that name talks to."""
+    on_demand: int | None = None
+    """The most bytes on the disk for blocks of images that are read on demand."""
 
 
 def preferences_file() -> Path:
@@ -83,6 +86,7 @@ def _read(path: Path) -> Preferences:
         machines=value("machines", _count),
         memory=value("memory", values.memory),
         libvirt=value("libvirt", values.filled_text),
+        on_demand=value("on_demand", _on_demand),
     )
 
 
@@ -91,6 +95,10 @@ def _count(value: object) -> int:
         expected = f"a whole number from 1 to {_MOST_MACHINES}"
         raise values.UnexpectedValueError(values.describe(value), expected)
     return value
+
+
+def _on_demand(value: object) -> int:
+    return values.size_between(value, _ON_DEMAND_BOUNDS)
 
 
 def _fault(path: Path, why: str) -> PreferencesError:

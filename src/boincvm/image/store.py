@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, cast
 
 from boincvm.errors import ImageDamagedError, ImageMissingError, UsageError, host_error
 from boincvm.host import locks
-from boincvm.host.files import open_descriptor, read_at, sync_directory, sync_file
+from boincvm.host.files import (
+    allocated_size,
+    open_descriptor,
+    read_at,
+    sync_directory,
+    sync_file,
+)
 from boincvm.host.own_files import check_directory, make_directory, open_own
 from boincvm.host.renames import rename
 from boincvm.hypervisor.architecture import Architecture, kernel_architecture
@@ -382,6 +388,37 @@ class ImageStore:
             (directory / ON_DEMAND).unlink()
             sync_directory(directory)
             verify.remember(directory, manifest)
+
+    def limit_parts(self, most: int) -> int:
+        """Empty the parts of images read on demand that have not been used for longest.
+
+        Until those of all images take at most `most` bytes; a part that a run has open stays. What
+        is emptied is read again when it is needed. Returns how many were emptied. Raises OSError.
+        """
+        if self._size_of_parts() <= most:
+            return 0
+        emptied = 0
+        with locks.exclusive(self._lock):  # none becomes an ordinary disk meanwhile
+            left = self._size_of_parts()
+            for path in sorted(self._parts(), key=lambda path: path.stat().st_mtime_ns):
+                if left <= most:
+                    break
+                part = open_descriptor(path, "r+", follow_links=False)
+                try:
+                    size = allocated_size(os.fstat(part))
+                    if size and locks.try_lock(part):
+                        os.ftruncate(part, 0)
+                        left -= size
+                        emptied += 1
+                finally:
+                    os.close(part)
+        return emptied
+
+    def _parts(self) -> list[Path]:
+        return [*self._objects.glob(f"*/{ROOT_PART}")]
+
+    def _size_of_parts(self) -> int:
+        return sum(allocated_size(path.stat()) for path in self._parts())
 
     def collect(self) -> int:
         """Remove what has no name and nobody needs; return how many objects. Raises OSError."""

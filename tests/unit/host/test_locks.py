@@ -171,3 +171,23 @@ async def test_a_wait_that_was_given_up_is_taken_over(tmp_path: Path) -> None:
         assert len(set(waiters) - before) == 1
     os.close(await waits)
     assert is_free(path)
+
+
+def test_several_wait_for_a_shared_lock_and_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    waiting = [locks.open_lock(path) for _ in range(2)]
+    with held(path, "exclusive") as is_held:
+        assert is_held
+        threads = [
+            threading.Thread(target=locks.lock, args=[one], kwargs={"shared": True})
+            for one in waiting
+        ]
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not is_free(path)
+    assert is_free(path, shared=True)
+    for one in waiting:
+        os.close(one)
+    assert is_free(path)

@@ -23,6 +23,7 @@ from boincvm.errors import (
     ImageMissingError,
     host_error,
 )
+from boincvm.hypervisor.preferences import read_preferences
 from boincvm.image.delivery.patch import BLOCK
 from boincvm.image.delivery.root_part import RootPart
 from boincvm.image.delivery.server import (
@@ -42,6 +43,8 @@ READ_AHEAD = 8
 """Blocks that are read after those which the machine waits for."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 """Seconds between attempts."""
+MOST_ON_DISK = 8 << 30
+"""Bytes that the blocks of all images may take on the disk, if the preferences say nothing."""
 _MOST_FAULTS = 4
 """Wrong answers of the server in a row: somebody may just be publishing there."""
 _END_LIMIT = 2.0
@@ -248,11 +251,13 @@ def _disk_error(error: OSError) -> BoincvmError:
 def open_on_demand(store: ImageStore, image: Image) -> Iterator[OnDemandRoot]:
     """Open the disk of a partial image for a machine.
 
-    If all of it is here when the machine has ended, the image is partial no more. Raises
-    BoincvmError.
+    If all of it is here when the machine has ended, the image is partial no more. Blocks of others
+    may have to go for it. Raises BoincvmError.
     """
+    most = read_preferences().on_demand or MOST_ON_DISK
     root = OnDemandRoot(image.directory, image.digest)
     try:
+        _limit_parts(store, most, used=image.root)
         root.fetch_head()
         yield root
         try:
@@ -262,3 +267,14 @@ def open_on_demand(store: ImageStore, image: Image) -> Iterator[OnDemandRoot]:
             write_line(f"boincvm: image {image.name} stays partial: {error}")
     finally:
         root.close()
+        _limit_parts(store, most)
+
+
+def _limit_parts(store: ImageStore, most: int, used: Path | None = None) -> None:
+    """Remove the blocks that were not used for longest; those of the file `used` are used now."""
+    try:
+        if used is not None:
+            os.utime(used)
+        store.limit_parts(most)
+    except OSError as error:  # no run needs that
+        write_line(f"boincvm: blocks of images that are read on demand stay: {error}")

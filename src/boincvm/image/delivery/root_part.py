@@ -5,7 +5,9 @@ digest says. So neither a crash nor two processes that read into one file can do
 the disk has lost is read again.
 
     objects/DIGEST/on-demand     where the blocks are: a line of JSON, and the columns of RootBlocks
-    objects/DIGEST/root.part     the disk, with holes; removing it only costs another download
+    objects/DIGEST/root.part     the disk, with holes; removing it only costs another download. It
+                                 is locked, shared, by those who have it open, and only emptied
+                                 by who locks it alone
 """
 
 import json
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from boincvm.errors import ImageDamagedError
+from boincvm.host import locks
 from boincvm.host.files import create_new, open_descriptor, read_at, write_at
 from boincvm.host.own_files import open_own
 from boincvm.image.delivery.blocks import (
@@ -63,6 +66,7 @@ class RootPart:
         self._file = open_descriptor(
             directory / ROOT_PART, "c+", follow_links=False, permissions=0o600
         )
+        locks.lock(self._file, shared=True)
         os.ftruncate(self._file, self.blocks.size)
 
     def close(self) -> None:
