@@ -11,6 +11,7 @@ from boincvm.cli import (
     image_kernel,
     image_oci,
     image_recipe,
+    image_seed,
     image_shrink,
     image_warm,
 )
@@ -89,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_pack_and_unpack(verbs)
     image_shrink.add_arguments(verbs)
     image_disk.add_arguments(verbs)
+    image_seed.add_arguments(verbs)
     image_delivery.add_arguments(verbs)
     image_kernel.add_arguments(
         verbs.add_parser(
@@ -243,6 +245,7 @@ _OF_OTHER_FILES = {
     "import": image_disk.import_,
     "kernel": image_kernel.run,
     "recipe": image_recipe.write,
+    "seed": image_seed.run,
     "shrink": image_shrink.shrink,
     "warm": image_warm.warm,
     **image_delivery.VERBS,

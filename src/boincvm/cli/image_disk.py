@@ -17,8 +17,9 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "write an image as a bootable disk for other hypervisors",
         "Write an image as one bootable disk, or as an appliance (OVA) that VirtualBox imports.\n"
         "The machine has a shell on its first serial line, or runs a command, and then powers\n"
-        "off.\n\n"
+        "off. With --cloud a seed on a second disk sets it up: boincvm image seed.\n\n"
         "examples:\n  boincvm image export sci sci.qcow2\n"
+        "  boincvm image export --cloud sci sci-cloud.qcow2\n"
         "  boincvm image export --command 'ecm 1000 </root/numbers' sci sci.ova",
     )
     export.add_argument("name", metavar="NAME")
@@ -26,11 +27,17 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     export.add_argument(
         "--format", choices=FORMATS, help="the disk's format; default: what FILE's name tells"
     )
-    export.add_argument(
+    runs = export.add_mutually_exclusive_group()
+    runs.add_argument(
         "--command",
         metavar="COMMAND",
         dest="shell_command",
         help="what the machine's /bin/sh runs; default: a shell",
+    )
+    runs.add_argument(
+        "--cloud",
+        action="store_true",
+        help="a machine for clouds, which a seed with the label cidata (NoCloud) sets up",
     )
     export.add_argument("--force", action="store_true", help="replace FILE if it exists")
     imported = add_verb(
@@ -65,12 +72,13 @@ def export(arguments: argparse.Namespace) -> int:
 
     path = Path(arguments.file)
     disk_format = arguments.format or format_of(path)
+    command = SHELL if arguments.shell_command is None else arguments.shell_command
     with terminable(), ImageStore().open(arguments.name) as image:
         export_image(
             image,
             path,
             disk_format,
-            command=SHELL if arguments.shell_command is None else arguments.shell_command,
+            command=None if arguments.cloud else command,
             force=arguments.force,
             progress=to_standard_error(),
         )

@@ -6,7 +6,8 @@ without partitions, which leaves the first 1024 bytes to a boot sector; all else
     0                     the root disk; its first sector is the boot sector
     a multiple of 1 MiB   the loader (hypervisor/boot_loader.py) and its tables
     8 KiB behind it       the index: what lies where
-    16 KiB behind it      manifest, kernel and initrd, each from a multiple of 4 KiB
+    16 KiB behind it      manifest, kernel and initrd, each from a multiple of 4 KiB; before the
+                          initrd, and loaded with it, what cloud mode needs (image/cloud/early.py)
 
 The kernel lies there as a file, from which the loader takes the segments; so an image can be made
 of the disk again. Images have drivers for two kinds of disk, virtio's and NVMe.
@@ -29,6 +30,7 @@ from boincvm.hypervisor.boot_loader import (
     read_kernel,
 )
 from boincvm.hypervisor.kernel_arguments import JOURNAL, X86_64
+from boincvm.image.cloud import early
 from boincvm.image.manifest import MOST_BYTES
 from boincvm.image.store import Image
 
@@ -116,12 +118,15 @@ def check_command(command: str) -> None:
         )
 
 
-def kernel_arguments(command: str) -> str:
+def kernel_arguments(command: str, *, is_for_clouds: bool = False) -> str:
     """Return the kernel's command line, with which the machine runs `command` and powers off.
 
-    It stops where it cannot do that: nobody would see why it starts again and again.
+    `is_for_clouds`: it is set up by a seed instead. It stops where it cannot do that: nobody would
+    see why it starts again and again.
     """
     arguments = " ".join((*X86_64, JOURNAL, "panic=0", "console=ttyS0"))
+    if is_for_clouds:
+        return f"{arguments} {early.ARGUMENTS}"
     return f'{arguments} boincvm.shell="({command}); poweroff -f"'
 
 
@@ -130,11 +135,14 @@ def disk_room(image: Image) -> int:
     return image.manifest.size + 2 * MOST_BYTES + 2 * _MIB
 
 
-def write_bootable_disk(image: Image, target: int, command: str = SHELL) -> int:
+def write_bootable_disk(
+    image: Image, target: int, command: str = SHELL, *, is_for_clouds: bool = False
+) -> int:
     """Write the bootable disk of `image` to the new file with the descriptor `target`.
 
-    `command`: what the machine runs, before it powers off. Returns the disk's size in bytes. Raises
-    UsageError for an image that no firmware boots, HypervisorError, DiskRefusedError, OSError.
+    `command`: what the machine runs, before it powers off. `is_for_clouds`: a seed says what it is
+    and does. Returns the disk's size in bytes. Raises UsageError for an image that no firmware
+    boots, ImageBuildError, HypervisorError, DiskRefusedError, OSError.
     """
     check_command(command)
     if image.architecture is not Architecture.X86_64:
@@ -149,7 +157,10 @@ def write_bootable_disk(image: Image, target: int, command: str = SHELL) -> int:
     begin = _rounded(root, _MIB)
     manifest_at = begin + _FILES_AT
     kernel_at = _rounded(manifest_at + len(manifest), _PAGE)
-    initrd_at = _rounded(kernel_at + len(kernel), _PAGE)
+    first_at = _rounded(kernel_at + len(kernel), _PAGE)
+    first = early.early_archive() if is_for_clouds else b""
+    first = first.ljust(_rounded(len(first), _PAGE), b"\0")
+    initrd_at = first_at + len(first)
     end = _rounded(initrd_at + len(initrd), _PAGE)
     read = read_kernel(kernel, image.kernel.name)
     placed = []
@@ -159,8 +170,8 @@ def write_bootable_disk(image: Image, target: int, command: str = SHELL) -> int:
             at, end = end, _rounded(end + len(segment.content), _PAGE)
             write_at(target, segment.content, at)
         placed.append(_placed(at, segment))
-    placed.append(_placed(initrd_at, Segment(read.end, initrd)))
-    arguments = kernel_arguments(command)
+    placed.append(_placed(first_at, Segment(read.end, first + initrd)))
+    arguments = kernel_arguments(command, is_for_clouds=is_for_clouds)
     boot_loader = loader(read.entry, placed, arguments, sector=SECTOR)
     index = Index(root, manifest_at, len(manifest), kernel_at, len(kernel), initrd_at, len(initrd))
     size = _rounded(end, _MIB)
@@ -170,7 +181,7 @@ def write_bootable_disk(image: Image, target: int, command: str = SHELL) -> int:
         (begin + _INDEX_AT, struct.pack(_INDEX, _INDEX_MAGIC, *index)),
         (manifest_at, manifest),
         (kernel_at, kernel),
-        (initrd_at, initrd),
+        (first_at, first + initrd),
     ):
         write_at(target, content, at)
     os.ftruncate(target, size)

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from boincvm.errors import HostError, host_error
+from boincvm.errors import HostError, UsageError, host_error
 from boincvm.host.atomic_files import replacement
 from boincvm.host.files import create_new
 from boincvm.hypervisor.boot_disc import write_boot_disc
@@ -34,19 +34,25 @@ def export_image(
     path: Path,
     disk_format: str,
     *,
-    command: str = SHELL,
+    command: str | None = SHELL,
     force: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Write `image` to `path` as a disk of one of `disk_formats.FORMATS`, completely or not at all.
 
-    `command`: what the machine runs, before it powers off. `force` replaces an existing file.
-    Raises UsageError, HypervisorMissingError, HypervisorError, ImageBuildError, HostDiskFullError,
-    HostError.
+    `command`: what the machine runs, before it powers off; None for a machine of a cloud, which a
+    seed sets up. `force` replaces an existing file. Raises UsageError, HypervisorMissingError,
+    HypervisorError, ImageBuildError, HostDiskFullError, HostError.
     """
     progress = Progress(None) if progress is None else progress
     check_target(path, force=force)
-    check_command(command)
+    if command is not None:
+        check_command(command)
+    elif disk_format == "ova":
+        raise UsageError(
+            "an appliance (OVA) has no disk for a seed, so it is not exported for clouds",
+            hint="take another format, such as --format qcow2",
+        )
     if disk_format != "raw":
         qemu_img()
     builds = image.directory.parents[1] / "builds"
@@ -60,7 +66,7 @@ def export_image(
                 raw = directory / "raw"
                 size = _write_raw(image, raw, command, progress)
                 with progress.step(f"converting the disk to {disk_format}"):
-                    if disk_format == "ova":
+                    if command is not None and disk_format == "ova":
                         _write_appliance(image, directory, part, command, size)
                         return
                     convert_from_raw(raw, part, disk_format)
@@ -84,14 +90,16 @@ def _check_room(image: Image, directory: Path, path: Path, disk_format: str) -> 
     check_space(path.absolute().parent, there, what)
 
 
-def _digest(image: Image, command: str) -> str:
+def _digest(image: Image, command: str | None) -> str:
     """Return a digest of all that an export depends on."""
     return hashlib.sha256(f"{image.digest} {command}".encode()).hexdigest()
 
 
-def _write_raw(image: Image, path: Path, command: str, progress: Progress) -> int:
+def _write_raw(image: Image, path: Path, command: str | None, progress: Progress) -> int:
     with progress.step("writing the disk"), create_new(path) as file:
-        return write_bootable_disk(image, file.fileno(), command)
+        return write_bootable_disk(
+            image, file.fileno(), command or SHELL, is_for_clouds=command is None
+        )
 
 
 def _write_appliance(image: Image, directory: Path, part: Path, command: str, size: int) -> None:

@@ -49,19 +49,14 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
     UsageError.
     """
     is_invited = bus.dialect == "embedded"
-    chosen = wanted or (bus.login if is_invited else platform.node())
-    if is_invited and not is_part_of(chosen, bus.login):
-        raise UsageError(
-            f"{chosen[:64]} cannot be on this bus: this host was invited as {bus.login}",
-            hint=f"its id must be that, or begin with it and a dot, like {bus.login}.{chosen[:64]}",
-        )
+    chosen = id_on_bus(bus, wanted or (bus.login if is_invited else platform.node()))
     known = {
         "host": platform.node(),
         "cpus": str(resources.processors()),
         "memory": str(resources.total_memory() >> 20),
     }
     guest = Guest(
-        check_id(chosen),
+        chosen,
         name=chosen,
         host=platform.node(),
         labels={**known, **labels},
@@ -75,6 +70,16 @@ def guest_of_this_host(bus: BrokerAddress, wanted: str | None, labels: Mapping[s
             error.message, hint="at most 64 labels, each of at most 255 printable characters"
         ) from error
     return guest
+
+
+def id_on_bus(bus: BrokerAddress, chosen: str) -> str:
+    """Return the id `chosen`, which the bus lets this login have. Raises UsageError."""
+    if bus.dialect == "embedded" and not is_part_of(chosen, bus.login):
+        raise UsageError(
+            f"{chosen[:64]} cannot be on this bus: this host was invited as {bus.login}",
+            hint=f"its id must be that, or begin with it and a dot, like {bus.login}.{chosen[:64]}",
+        )
+    return check_id(chosen)
 
 
 class HostLoad:

@@ -1,0 +1,1 @@
+"""Cloud mode: machines that no boincvm starts, and the seeds that tell them what they are."""
