@@ -29,7 +29,7 @@ def main() -> None:
     if seed is None and context.instance() is None:
         _report("this machine was never set up, and is powered off")
         _end("poweroff")
-    commands = _applied(seed) if seed is not None else []
+    commands = _applied(seed)
     _connect()
     for command in [*([script] for script in context.scripts_of_each_boot()), *commands]:
         code = _run(command)
@@ -65,11 +65,14 @@ def _seed() -> Seed | None:
     return seed
 
 
-def _applied(seed: Seed) -> list[list[str]]:
+def _applied(seed: Seed | None) -> list[list[str]]:
     try:
+        if seed is None:
+            context.restore_host_name()
+            return []
         return context.apply(seed)
     except OSError as error:
-        _report(f"the seed cannot be written: {error}")
+        _report(f"the machine cannot be made what it is: {error}")
         return []
 
 

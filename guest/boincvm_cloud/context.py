@@ -19,6 +19,7 @@ EACH_BOOT = "/var/lib/cloud/scripts/per-boot"
 """Where cloud-init has the scripts that run at each boot."""
 _INSTANCE, _SCRIPT = "instance-id", "user-data"
 _LONGEST_INSTANCE = 256
+_LONGEST_NAME = 64
 
 
 def apply(seed: Seed, root: str = "") -> list[list[str]]:
@@ -54,6 +55,14 @@ def instance(root: str = "") -> str | None:
         return os.read(file, _LONGEST_INSTANCE).decode("ascii", "replace")
     finally:
         os.close(file)
+
+
+def restore_host_name() -> None:
+    """Give the machine the name that a seed has given it before. Raises OSError."""
+    with open("/etc/hostname", encoding="ascii", errors="replace") as file:
+        name = file.read(_LONGEST_NAME).strip()
+    if name:
+        machine.set_host_name(name)
 
 
 def scripts_of_each_boot(root: str = "") -> list[str]:

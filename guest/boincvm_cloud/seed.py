@@ -32,8 +32,8 @@ _LINE = re.compile(r"""([a-z][a-z0-9_-]*):[ \t]+(["']?)([^"'#{}\[\]&*!|>%@`]*)\2
 _META_KEYS = frozenset(("instance-id", "local-hostname"))
 _KEYS = frozenset(("hostname", "power_state", "runcmd", "write_files"))
 _FILE_KEYS = frozenset(("path", "content", "encoding", "permissions"))
-_BASE64 = frozenset(("b64", "base64"))
-_PLAIN = frozenset(("", "text/plain"))
+_BASE64 = ("b64", "base64")
+_PLAIN = ("", "text/plain")
 _CLOUD_CONFIG = b"#cloud-config"
 
 

@@ -15,6 +15,8 @@ import boincvm.runner.run
 names = guest.agent_sources()
 assert "boincvm_agent/agent.py" in names and "boincvm/bus/stomp.py" in names, names
 assert guest.init_script().startswith(b"#!")
+from boincvm.image.cloud import early, guest_program
+assert early.early_archive() and guest_program.guest_program()
 print(guest.__file__)
 """
 

@@ -173,6 +173,24 @@ def test_what_is_refused(image: Image, tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "new").exists()
 
 
+def test_a_disk_for_clouds(image: Image, store: ImageStore, tmp_path: Path) -> None:
+    """What it has in addition lies before the initrd; the image is the same."""
+    path = tmp_path / "disk.qcow2"
+    export_image(image, path, "qcow2", command=None)
+    raw = raw_of(path, "qcow2")
+    check_disk(raw, image)
+    content = raw.read_bytes()
+    assert b'console=ttyS0 rdinit=/cloud boincvm.shell="exec /dev/boincvm/start"\0' in content
+    with raw.open("rb") as file:
+        index = read_index(file.fileno())
+    first, sectors, _ = struct.unpack_from("<3I", content[SIZE:], 0x400 + 12)
+    assert content[first * SECTOR :].startswith(b"070701")
+    assert first + sectors == -(-(index.initrd_at + index.initrd) // SECTOR)
+    assert import_disk(path, "qcow2", "again", store).digest == image.digest
+    with pytest.raises(UsageError, match="no disk for a seed"):
+        export_image(image, tmp_path / "new.ova", "ova", command=None)
+
+
 def test_without_qemu_img(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HypervisorMissingError, match="qemu-img") as caught:
@@ -238,6 +256,10 @@ def test_the_command(
     assert main(["image", "export", "--command", "ls /", "small", str(path)]) == 0
     assert f"image small has been exported: {path} (raw)" in capsys.readouterr().out
     assert b'boincvm.shell="(ls /); poweroff -f"' in path.read_bytes()
+    assert main(["image", "export", "--cloud", "--force", "small", str(path)]) == 0
+    assert b"rdinit=/cloud" in path.read_bytes()
+    both = ["--cloud", "--command", "ls"]
+    assert main(["image", "export", *both, "small", str(path)]) == ExitCode.USAGE
     assert image_disk.FORMATS == FORMATS
     assert main(["image", "export", "small", str(tmp_path / "disk.xyz")]) == ExitCode.USAGE
     assert "--format" in capsys.readouterr().err

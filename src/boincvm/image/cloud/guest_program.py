@@ -6,6 +6,7 @@ with no other package.
 
 import ast
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from boincvm.errors import HostError, host_error
 
 ENTRY = "boincvm.node.__main__"
 _PACKAGE = "boincvm"
+_MODULE = re.compile(rf"\b{_PACKAGE}(?:\.\w+)+")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -26,6 +28,11 @@ def guest_program() -> bytes:
         raise host_error(
             "the sources of boincvm, which the guest is made of, cannot be read", error, HostError
         ) from error
+    if _PACKAGE + "/node/__main__.py" not in modules:
+        raise HostError(
+            "this installation of boincvm has no sources, which a guest is made of",
+            hint="install it by pip, and write the seed there",
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in sorted(modules.items()):
@@ -74,4 +81,6 @@ def _imports(content: bytes, name: str) -> list[str]:
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            imported += _MODULE.findall(node.value)  # in a program for another process
     return [name for name in imported if name.partition(".")[0] == _PACKAGE]

@@ -38,7 +38,7 @@ for python in /usr/bin/python3 /usr/bin/python3.11 /usr/lib/boincvm/bin/python3;
     python=
 done
 [ -n "$python" ] || {{ echo 'boincvm: the guest needs Python 3.11 or later' >&2; exit 1; }}
-if [ {_PROGRAM} -nt {_LIBRARY} ]; then
+if [ ! -d {_LIBRARY} ] || [ {_PROGRAM} -nt {_LIBRARY} ]; then
     rm -rf {_LIBRARY} {_LIBRARY}.new
     "$python" -m zipfile -e {_PROGRAM} {_LIBRARY}.new && mv {_LIBRARY}.new {_LIBRARY} || exit 1
     touch {_LIBRARY}
