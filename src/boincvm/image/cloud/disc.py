@@ -30,15 +30,15 @@ def disc_of(label: str, files: Mapping[str, bytes]) -> bytes:
     into one sector of a directory.
     """
     names = sorted(files)
-    places = {}
+    extents = {}
     end = _FILES
     for name in names:
-        places[name] = (end, len(files[name]))
+        extents[name] = (end, len(files[name]))
         end += -(-len(files[name]) // SECTOR)
-    plain = {_plain_name(name): place for name, place in places.items()}
-    if len(plain) < len(places):
+    plain = {_plain_name(name): extent for name, extent in extents.items()}
+    if len(plain) < len(extents):
         raise ValueError("two names are the same on a disc without Joliet's names")
-    joliet = {f"{name};1".encode("utf-16-be"): place for name, place in places.items()}
+    joliet = {f"{name};1".encode("utf-16-be"): extent for name, extent in extents.items()}
     disc = bytearray(end * SECTOR)
     for number, (kind, table, root, records) in enumerate(
         ((1, _TABLES, _DIRECTORY, plain), (2, _TABLES + 2, _DIRECTORY + 1, joliet))
@@ -48,7 +48,7 @@ def disc_of(label: str, files: Mapping[str, bytes]) -> bytes:
         _put(disc, table + 1, struct.pack(">BBIHxx", 1, 0, root, 1))
         _put(disc, root, _directory(root, records))
     _put(disc, 18, b"\xffCD001\1")
-    for name, (sector, _) in places.items():
+    for name, (sector, _) in extents.items():
         _put(disc, sector, files[name])
     return bytes(disc)
 

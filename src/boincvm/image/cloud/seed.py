@@ -114,7 +114,7 @@ def _user_data(seed: Seed) -> bytes:
         raise UsageError("a machine without a command has no end after which it is powered off")
     files = [_own_file(source, target) for source, target in seed.files]
     if seed.guest is not None:
-        files += _guest_files(seed.guest)
+        files += _files_of_guest(seed.guest)
     table: dict[str, object] = {}
     if files:
         table["write_files"] = files
@@ -156,7 +156,7 @@ def _content(source: Path) -> bytes:
     return content
 
 
-def _guest_files(guest: Guest) -> list[dict[str, str]]:
+def _files_of_guest(guest: Guest) -> list[dict[str, str]]:
     broker = guest.broker
     settings = {
         "login": broker.login,
