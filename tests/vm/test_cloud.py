@@ -10,6 +10,7 @@ import pytest
 from boincvm.cli.main import main
 from boincvm.controller.controller import Controller, run_controller
 from boincvm.controller.hosts.bus_connection import Listen
+from boincvm.image.cloud.disc import disc_of
 from boincvm.image.export import export_image
 from boincvm.image.store import ImageStore
 from support.certificates import Authority
@@ -91,3 +92,18 @@ async def test_a_machine_becomes_a_guest_by_its_seed(tmp_path: Path) -> None:
                 await asked.begin("lab.one", "busybox", "poweroff")
                 async with asyncio.timeout(LIMIT):
                     await process.wait()
+
+
+@pytest.mark.usefixtures("base_image")
+async def test_a_seed_that_is_refused(tmp_path: Path) -> None:
+    """The machine says why, and is powered off."""
+    disk, seed, log = (tmp_path / name for name in ("disk.qcow2", "seed.iso", "log"))
+    with ImageStore().open("base") as image:
+        export_image(image, disk, "qcow2", command=None)
+    config = b"#cloud-config\nhostname: one\n"
+    seed.write_bytes(disc_of("cidata", {"meta-data": b"instance-id: i\n", "user-data": config}))
+    async with machine(disk, seed, log) as process, asyncio.timeout(LIMIT):
+        assert await process.wait() == 0
+    text = log.read_text(errors="replace")
+    assert "the seed on /dev/vdb is refused: its user-data is YAML: write JSON" in text
+    assert "this machine was never set up, and is powered off" in text
