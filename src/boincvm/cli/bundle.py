@@ -45,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
-        "out", metavar="OUT", type=Path, help="the folder; its archive is put beside it"
+        "out",
+        metavar="OUT",
+        type=Path,
+        help="the folder; its archive and, for Windows, the app version's main program are put"
+        " beside it",
     )
 
 
@@ -73,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
             folder = build_folder(platform, pages_directory(), arguments.mirror, progress)
             bundle = export_bundle(platform, folder, out, progress)
     if arguments.json:
+        program = bundle.main_program
+        main_program = {} if program is None else {"main_program": str(program)}
         print_indented_json(
             {
                 "platform": platform,
@@ -82,10 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
                 "archive": str(bundle.archive),
                 "archive_size": bundle.packed_size,
                 "sha256": bundle.sha256,
+                **main_program,
             }
         )
     else:
         print(f"{bundle.folder} has been made: {format_size(bundle.size)} for {platform}")
         print(f"packed: {bundle.archive}, {format_size(bundle.packed_size)}")
         print(f"SHA-256: {bundle.sha256}")
+        if bundle.main_program is not None:
+            print(f"main program: {bundle.main_program}")
     return ExitCode.SUCCESS

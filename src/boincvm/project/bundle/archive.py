@@ -2,12 +2,9 @@
 
 import lzma
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import IO
 
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of a file in an archive: the first that zip knows."""
 _DICTIONARY = 32 << 20
 """Bytes; unpacking takes as much memory."""
 
@@ -39,16 +36,6 @@ def pack_programs(folder: Path, name: str, archive: Path, preset: int = 9) -> No
     )
     with lzma.open(archive, "wb", check=lzma.CHECK_SHA256, filters=filters) as stream:
         _write_tar(folder, name, stream)
-
-
-def pack_zip(folder: Path, name: str, archive: Path) -> None:
-    """Pack `folder` under `name` as a .zip, with no times."""
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-        for path in _files(folder):
-            entry = zipfile.ZipInfo(f"{name}/{path.relative_to(folder).as_posix()}", EPOCH)
-            entry.create_system = 3
-            entry.external_attr = 0o100644 << 16
-            file.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
 
 
 def _files(folder: Path) -> list[Path]:

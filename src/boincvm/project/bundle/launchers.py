@@ -41,6 +41,11 @@ def windows_launcher(temporary: Path) -> Path:
     )
 
 
+def windows_main_program(program: Path) -> None:
+    """Compile the main program of an app version for Windows. Raises ImageBuildError."""
+    _compiled("x86_64-w64-mingw32-gcc", "windows_main.c", program, *_FOR_WINDOWS)
+
+
 def write_manifest(folder: Path, temporary: Path) -> None:
     """Write the list of the folder's files, which its programs check. Raises ImageBuildError."""
     names = sorted(
