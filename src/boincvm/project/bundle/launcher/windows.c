@@ -15,7 +15,7 @@ int wmain(int count, wchar_t **arguments) {
     slash[1] = 0;
     const wchar_t *home = wcsncmp(own, L"\\\\?\\", 4) == 0 && own[5] == L':' ? own + 4 : own;
     if (wcslen(home) > LONGEST_HOME) {
-        fprintf(stderr, "boincvm: the path of its folder is too long; move it to a shorter one\n");
+        fprintf(stderr, "boincvm: its folder's path is too long; move it to a shorter one\n");
         return HOST_ERROR;
     }
     const char *name, *what = fault(&name);
@@ -23,5 +23,6 @@ int wmain(int count, wchar_t **arguments) {
         fprintf(stderr, TOLD, name, what);
         return HOST_ERROR;
     }
-    return run_python(home, is_command_line ? RUN(L"main") : RUN(L"boinc_wrapper"), count, arguments);
+    const wchar_t *code = is_command_line ? RUN(L"main") : RUN(L"boinc_wrapper");
+    return run_python(home, code, count, arguments);
 }

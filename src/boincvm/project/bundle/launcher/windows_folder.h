@@ -104,20 +104,22 @@ static int sum_of(const char *name, long long size, uint64_t *result) {
    MAX_PATH characters. */
 #define RUN(module) \
     L"import sys; home = sys.prefix; sys.executable = home + '\\\\python.exe'\n" \
-    L"if len(home) > 128 and home[1] == ':': sys.path = ['\\\\\\\\?\\\\' + at for at in sys.path]\n" \
+    L"if len(home) > 128 and home[1] == ':':\n" \
+    L"    sys.path = ['\\\\\\\\?\\\\' + path for path in sys.path]\n" \
     L"from boincvm.cli." module L" import main; sys.exit(main())"
 
 #define LONGEST_HOME 240 /* characters; Python has MAX_PATH for the names that it looks for there */
 
-/* Run `code` by the Python of the folder `home`, whose path is not verbatim and ends in a backslash,
-   with the arguments that this process was given. */
+/* Run `code` by the Python of the folder `home`, whose path is not verbatim and ends in a
+   backslash, with the arguments that this process was given. */
 static int run_python(const wchar_t *home, const wchar_t *code, int count, wchar_t **arguments) {
     wchar_t path[MAX_PATH], own[MAX_PATH];
     wcscat(wcscpy(path, home), L"python311.dll");
     wcscat(wcscpy(own, home), L"boincvm-wrapper.exe");
     HMODULE library = LoadLibraryExW(path, NULL, LOAD_WITH_ALTERED_SEARCH_PATH);
-    int (*run)(int, wchar_t **) =
-        library == NULL ? NULL : (int (*)(int, wchar_t **))(void *)GetProcAddress(library, "Py_Main");
+    int (*run)(int, wchar_t **) = NULL;
+    if (library != NULL)
+        run = (int (*)(int, wchar_t **))(void *)GetProcAddress(library, "Py_Main");
     const wchar_t **all = calloc(count + 8, sizeof *all);
     if (run == NULL || all == NULL) {
         fprintf(stderr, "boincvm: Python cannot be loaded: Windows' error %lu\n", GetLastError());

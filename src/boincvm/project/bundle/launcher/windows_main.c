@@ -1,7 +1,7 @@
 /* The main program of an app version on Windows: unpack the folder once, then become its wrapper.
 
-   The client starts it in the slot, where boincvm.cab is a link to the packed folder NAME.cab in the
-   project's directory. Beside that one there are
+   The client starts it in the slot, where boincvm.cab is a link to the packed folder NAME.cab in
+   the project's directory. Beside that one there are
 
        NAME            the folder, which is as its manifest says
        NAME.lock       locked while the folder is checked or replaced
@@ -100,7 +100,8 @@ static const char *archive_name(const char *target) {
     if (name == NULL || *project == '.' || *++name == '.' || strchr(name, '/') != NULL)
         return NULL;
     size_t size = strlen(name);
-    return size > strlen(SUFFIX) && strcmp(name + size - strlen(SUFFIX), SUFFIX) == 0 ? name : NULL;
+    const char *suffix = name + size - strlen(SUFFIX);
+    return suffix > name && strcmp(suffix, SUFFIX) == 0 ? name : NULL;
 }
 
 /* Write the path of the packed folder, to which the slot's link leads, to `path`, and return its

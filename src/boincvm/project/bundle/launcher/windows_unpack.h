@@ -1,9 +1,11 @@
 /* The packed folder on Windows: a cabinet, which Windows itself (cabinet.dll) unpacks. What it
    writes, and where, is decided here. */
 
-#include <fdi.h>
+#pragma once
 
 #include "windows_folder.h"
+
+#include <fdi.h> /* needs windows.h before it */
 
 #define TOP "boincvm\\" /* with it each name in the archive begins */
 #define MOST_FILES 10000
@@ -74,8 +76,8 @@ static INT_PTR create(const char *name, long size) {
         unpacking.path[at++] = (unsigned char)*name;
     }
     unpacking.path[at] = 0;
-    HANDLE file =
-        CreateFileW(unpacking.path, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
+    HANDLE file = CreateFileW(
+        unpacking.path, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
     if (file == INVALID_HANDLE_VALUE)
         return GetLastError() == ERROR_FILE_EXISTS ? -1 : refused_by_disk();
     unpacking.output = file;
