@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.timeout(WAIT_LIMIT + RUN_LIMIT), pytest.mark.first]
 @pytest.mark.parametrize("paths", [("tests/windows",), PORTABLE], ids=["windows", "portable"])
 def test_on_windows(paths: tuple[str, ...]) -> None:
     with windows_python() as python:
-        options = ["--timeout=100", "-m", "not machines", *paths]
+        options = ["--timeout=100", "-m", "not machines and not main_program", *paths]
         done = python.pytest(CHECKOUT, options, limit=RUN_LIMIT)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout

@@ -66,7 +66,7 @@ class WindowsPython:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._desktop: subprocess.Popen[bytes] | None = None
+        self._lasting: list[subprocess.Popen[bytes]] = []
         self._environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
             "WINEPREFIX": str(folder / "prefix"),
@@ -77,19 +77,26 @@ class WindowsPython:
     def boot(self) -> None:
         """Start Windows, and a desktop, which wine otherwise starts for the first that asks for it.
 
-        Both inherit the streams of the process that starts them, and would keep a pipe open.
+        Both inherit the streams of the process that starts them, and would keep a pipe open. A
+        program that waits for input stays, since wine ends both when no program has run for a
+        second.
         """
         self._wine(["cmd", "/c", "ver"], stdout=subprocess.DEVNULL)
-        self._desktop = subprocess.Popen(
-            ["wine", "explorer", "/desktop"],
+        self._start("explorer", "/desktop")
+        # It returns when there is a desktop.
+        self._wine(["rundll32", "user32.dll,GetDesktopWindow"], stdout=subprocess.DEVNULL)
+        self._start("cmd")
+
+    def _start(self, *command: str) -> None:
+        process = subprocess.Popen(
+            ["wine", *command],
             cwd=self._folder,
             env=self._environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        # It returns when there is a desktop.
-        self._wine(["rundll32", "user32.dll,GetDesktopWindow"], stdout=subprocess.DEVNULL)
+        self._lasting.append(process)
 
     def shut_down(self) -> None:
         """End all that runs in this Windows, and wait until it has."""
@@ -97,8 +104,9 @@ class WindowsPython:
             subprocess.run(
                 ["wineserver", option], env=self._environment, check=False, timeout=_LIMIT
             )
-        if self._desktop is not None:
-            self._desktop.wait(_LIMIT)
+        for process in self._lasting:
+            process.communicate(timeout=_LIMIT)
+        self._lasting.clear()
 
     def pytest(
         self,
@@ -124,11 +132,21 @@ class WindowsPython:
         )
 
     def run(
-        self, program: Path, arguments: Sequence[str], directory: Path
+        self,
+        program: Path,
+        arguments: Sequence[str],
+        directory: Path,
+        within: Sequence[str | Path] = (),
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a program of Windows in `directory`, where its variables have nothing of ours."""
+        """Run a program of Windows in `directory`, where its variables have nothing of ours.
+
+        `within`: a command of this host that starts what follows.
+        """
         return self._wine(
-            [windows_path(program), *arguments], stdout=subprocess.PIPE, directory=directory
+            [windows_path(program), *arguments],
+            stdout=subprocess.PIPE,
+            directory=directory,
+            within=within,
         )
 
     def _wine(
@@ -139,9 +157,10 @@ class WindowsPython:
         directory: Path | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
         limit: float = _LIMIT,
+        within: Sequence[str | Path] = (),
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            ["wine", *command],
+            [*within, "wine", *command],
             cwd=directory or self._folder,
             env={**self._environment, **environment},
             stdin=subprocess.DEVNULL,

@@ -37,7 +37,7 @@ class _Block(NamedTuple):
     size: int
 
 
-def pack_cabinet(folder: Path, name: str, archive: Path) -> None:
+def pack_cabinet(folder: Path, name: str, archive: Path, level: int = 9) -> None:
     """Pack `folder` under `name`, without times, equally for equal folders."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     content = bytearray()
@@ -48,7 +48,7 @@ def pack_cabinet(folder: Path, name: str, archive: Path) -> None:
         entries += _FILE.pack(len(data), len(content), 0, _FIRST_DAY, 0, _ARCHIVE)
         entries += own_name.encode("ascii") + b"\0"
         content += data
-    blocks = list(_compressed(content))
+    blocks = list(_compressed(content, level))
     first_file = _HEADER.size + _FOLDER.size
     first_block = first_file + len(entries)
     size = first_block + sum(_BLOCK_HEADER + len(block.packed) for block in blocks)
@@ -63,11 +63,11 @@ def pack_cabinet(folder: Path, name: str, archive: Path) -> None:
             file.write(checksum + sizes + packed)
 
 
-def _compressed(content: bytes | bytearray) -> Iterator[_Block]:
+def _compressed(content: bytes | bytearray, level: int) -> Iterator[_Block]:
     history = b""
     for begin in range(0, len(content), _BLOCK_SIZE):
         block = bytes(content[begin : begin + _BLOCK_SIZE])
-        deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, history)
+        deflate = zlib.compressobj(level, zlib.DEFLATED, -15, 9, zdict=history)
         yield _Block(_MARK + deflate.compress(block) + deflate.flush(), len(block))
         history = block
 

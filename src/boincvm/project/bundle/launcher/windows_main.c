@@ -100,8 +100,8 @@ static const char *archive_name(const char *target) {
     if (name == NULL || *project == '.' || *++name == '.' || strchr(name, '/') != NULL)
         return NULL;
     size_t size = strlen(name);
-    const char *suffix = name + size - strlen(SUFFIX);
-    return suffix > name && strcmp(suffix, SUFFIX) == 0 ? name : NULL;
+    int is_archive = size > strlen(SUFFIX) && strcmp(name + size - strlen(SUFFIX), SUFFIX) == 0;
+    return is_archive ? name : NULL;
 }
 
 /* Write the path of the packed folder, to which the slot's link leads, to `path`, and return its
@@ -119,7 +119,8 @@ static size_t find_archive(wchar_t path[LONGEST]) {
         return 0;
     }
     if (!is_signed(name)) {
-        fprintf(stderr, "boincvm: " LINK " is not a file of the app version, so it is not signed\n");
+        fprintf(stderr,
+            "boincvm: " LINK " is not a file of the app version, so it is not signed\n");
         return 0;
     }
     if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, target, -1, wide, MOST_LINK + 1)

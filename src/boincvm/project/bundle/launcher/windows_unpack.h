@@ -173,5 +173,6 @@ static int unpack(const wchar_t *archive, const wchar_t *target) {
     end(context);
     if (unpacking.output != INVALID_HANDLE_VALUE)
         CloseHandle(unpacking.output);
-    return done;
+    /* wine goes on when something was not written. */
+    return done && unpacking.error == 0 && unpacking.written == unpacking.announced;
 }
