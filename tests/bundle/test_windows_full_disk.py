@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.project.bundle.cabinet import pack_cabinet
-from boincvm.project.bundle.launchers import windows_main_program
-from support.bundles import made_folder
 from support.small_disk import needs_namespaces, small_disk
+from support.windows.packed_folder import make_main_program
 from support.windows.python import WAIT_LIMIT
 
 TESTS = Path(__file__).parents[1]
@@ -28,8 +26,7 @@ def test_it_waits_for_disk_space(tmp_path: Path) -> None:
     project, slot = files / "projects/p", files / "slots/0"
     for directory in (project, slot, disk):
         directory.mkdir(parents=True)
-    windows_main_program(project / "main.exe")
-    pack_cabinet(made_folder("windows_x86_64"), "boincvm", project / "boincvm_0.1.cab", level=1)
+    make_main_program(project / "main.exe", project / "boincvm_0.1.cab")
     link = "<soft_link>../../projects/p/boincvm_0.1.cab</soft_link>\n"
     (slot / "boincvm.cab").write_text(link)
     done = subprocess.run(

@@ -15,9 +15,7 @@ from boincvm.cli.main import main
 from boincvm.exit_codes import ExitCode
 from boincvm.project.bundle import build
 from boincvm.project.bundle.cabinet import pack_cabinet
-from boincvm.project.bundle.launchers import windows_main_program
-from support.bundles import made_folder
-from support.windows.main_program import MAIN_PROGRAM, PACKED_FOLDER
+from support.windows.packed_folder import main_program_variables, make_main_program
 from support.windows.python import WAIT_LIMIT, WindowsPython, windows_path, windows_python
 
 CHECKOUT = Path(__file__).parents[2]
@@ -34,8 +32,7 @@ pytestmark = pytest.mark.timeout(WAIT_LIMIT + 1500)
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the main program and the packed folder."""
     parts = tmp_path_factory.mktemp("parts")
-    windows_main_program(parts / "main.exe")
-    pack_cabinet(made_folder(PLATFORM), build.FOLDER, parts / "boincvm.cab", level=1)
+    make_main_program(parts / "main.exe", parts / "boincvm.cab")
     return parts
 
 
@@ -262,10 +259,7 @@ def test_only_a_link_to_a_file_of_the_app_version_is_followed(client: Client) ->
 
 def test_a_task_is_suspended_killed_and_aborted(windows: WindowsPython, parts: Path) -> None:
     """The process that the client starts is the wrapper's."""
-    variables = {
-        MAIN_PROGRAM: windows_path(parts / "main.exe"),
-        PACKED_FOLDER: windows_path(parts / "boincvm.cab"),
-    }
+    variables = main_program_variables(parts / "main.exe", parts / "boincvm.cab")
     options = ["--timeout=200", "-m", "main_program", "tests/windows/test_main_program.py"]
     done = windows.pytest(CHECKOUT, options, variables)
     assert done.returncode == 0, done.stdout

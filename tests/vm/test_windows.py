@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.windows.packed_folder import main_program_variables, make_main_program
 from support.windows.python import RUN_LIMIT, WAIT_LIMIT, windows_python
 from support.windows.qemu import qemu_of_app_version, qemu_of_host, windows_home
 
@@ -28,11 +29,25 @@ def test_on_windows(paths: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("file", ["test_run.py", "test_machine.py", "test_wrapper_machine.py"])
 def test_machines_on_windows(base_image: Path, tmp_path: Path, file: str) -> None:
-    """Windows' build of QEMU runs the same image; the wrapper takes it from its slot."""
+    """Windows' build of QEMU runs the same image; the wrapper takes it from its slot.
+
+    One of the wrapper's tasks starts with the main program of an app version, and so with the
+    folder's Python.
+    """
     variables = windows_home(tmp_path / "home", base_image)
-    variables |= qemu_of_app_version(tmp_path) if "wrapper" in file else qemu_of_host()
+    if "wrapper" in file:
+        variables |= qemu_of_app_version(tmp_path) | main_program(tmp_path)
+    else:
+        variables |= qemu_of_host()
     with windows_python() as python:
         options = [f"--timeout={RUN_LIMIT}", "-m", "machines", f"tests/windows/{file}"]
         done = python.pytest(CHECKOUT, options, variables, limit=RUN_LIMIT)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+def main_program(directory: Path) -> dict[str, str]:
+    """Make the main program of an app version, and return the variables that name its files."""
+    program, archive = directory / "main.exe", directory / "boincvm.cab"
+    make_main_program(program, archive)
+    return main_program_variables(program, archive)

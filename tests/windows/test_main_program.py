@@ -1,7 +1,5 @@
 """The main program of an app version on Windows, run by a fake client: it becomes the wrapper."""
 
-import os
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest_asyncio
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
 from support.windows.host_slot import FAMILY, OUT, HostSlot, family
-from support.windows.main_program import MAIN_PROGRAM, PACKED_FOLDER
+from support.windows.main_program import install_main_program
 from support.windows.slot import LIMIT, gone, stands_still
 
 assert sys.platform == "win32"
@@ -26,15 +24,12 @@ class VolunteersSlot(HostSlot):
     def install(self) -> None:
         """Make the app version's files."""
         super().install()
-        shutil.copy(os.environ[MAIN_PROGRAM], self.slot.project / "main.exe")
-        shutil.copy(os.environ[PACKED_FOLDER], self.slot.project / "boincvm_0.1.cab")
-        self.slot.link("boincvm.cab", "boincvm_0.1.cab")
-        self.slot.app_files += ["main.exe", "boincvm_0.1.cab", "python.exe"]
-        self.slot.write_init_data()
+        self.slot.app_files.append("python.exe")
+        self._program = install_main_program(self.slot)
 
     async def begin(self) -> None:
         """Start the main program."""
-        await self.start([self.slot.project / "main.exe"])
+        await self.start([self._program])
 
 
 @pytest_asyncio.fixture

@@ -11,10 +11,11 @@ import pytest
 import pytest_asyncio
 
 from boincvm.boinc import Control
-from boincvm.boinc.testing import EndKind
+from boincvm.boinc.testing import EndKind, FakeSlot
 from boincvm.host import win32_windows as win32
 from boincvm.host.process_tree import descendants
 from boincvm.wrapper.control_socket import ask_for_checkpoint
+from support.windows.main_program import install_main_program
 from support.windows.packed_qemu import PACKED_QEMU
 from support.windows.slot import Slot, stands_still
 
@@ -119,9 +120,14 @@ async def test_suspended_saved_killed_quit_and_finished(slot: MachineSlot) -> No
     assert str(slot.slot.directory) not in slot.stderr
 
 
-async def test_aborted_while_it_is_suspended(slot: MachineSlot) -> None:
-    await slot.begin()
+async def test_of_an_app_version_that_brings_all_aborted_while_it_is_suspended(
+    slot: MachineSlot,
+) -> None:
+    """Nothing but an image has to be there: the main program brings boincvm and its Python."""
+    bring_all(slot.slot)
+    await slot.start([install_main_program(slot.slot)])
     await slot.counts_on()
+    assert "boincvm was unpacked" in slot.stderr
     slot.send(Control.SUSPEND)
     await slot.until(lambda: stands_still(slot, "out"), LIMIT)
     with slot.all_end():
@@ -129,6 +135,14 @@ async def test_aborted_while_it_is_suspended(slot: MachineSlot) -> None:
         end = await slot.wait(LIMIT)
     assert (end.kind, end.status) == (EndKind.ABORTED, 194), slot.stderr
     assert slot.machine_files() == []
+
+
+def bring_all(slot: FakeSlot) -> None:
+    """Make the files of a slot ones of the app version."""
+    for name in ("job.xml", "qemu.tar.xz"):
+        (slot.path / name).rename(slot.project / name)
+        slot.link(name, name)
+        slot.app_files.append(name)
 
 
 def machines_of(answer: dict[str, object]) -> list[dict[str, object]]:
