@@ -16,6 +16,8 @@ from boincvm.paths import data_directory
 
 BOINCVM = (sys.executable, "-m", "boincvm.cli.main")
 LIMIT = 120.0
+_NOT_ITS_OWN = (SWITCH, "BOINCVM_HOME")
+"""Variables of the person who starts the tests; the second one would name that person's images."""
 
 
 def link_images(images: Path, image: str = "base") -> None:
@@ -42,7 +44,7 @@ class GoldenHome:
         self.images = directory / "boincvm" / "images"
         link_images(self.images)
         self.environment = {
-            **{name: word for name, word in os.environ.items() if name != SWITCH},
+            **{name: word for name, word in os.environ.items() if name not in _NOT_ITS_OWN},
             "XDG_DATA_HOME": str(directory),
         }
 
