@@ -173,6 +173,16 @@ def truncated(request: Request, name: str) -> bool:
     return True
 
 
+def other_range(request: Request, name: str) -> bool:
+    """Answer with another part of the file than was asked for."""
+    request.send_response(206)
+    request.send_header("Content-Range", "bytes 0-9/10")
+    request.send_header("Content-Length", "10")
+    request.end_headers()
+    request.wfile.write(bytes(10))
+    return True
+
+
 def refusing(status: int) -> Fault:
     def answer(request: Request, name: str) -> bool:
         request.send_response(status)

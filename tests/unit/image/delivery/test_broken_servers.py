@@ -11,7 +11,7 @@ from boincvm.image.delivery.fetch import fetch_image, update_image
 from boincvm.image.delivery.publish import publish_images
 from boincvm.image.delivery.server import Patience
 from boincvm.image.store import ImageStore
-from support.image_server import Fault, Request, broken_off, refusing, whole
+from support.image_server import Fault, Request, broken_off, other_range, refusing, whole
 from support.versions import build
 
 pytestmark = pytest.mark.usefixtures("own_home", "digest")
@@ -238,15 +238,6 @@ def test_blocks_from_a_server_without_ranges(server, store, trust):
     build(store, "mine", 3)
     server.faults[".blocks"] = answer
     assert fetch_image(server.url, "sci", store, trust=trust).way == "whole"
-
-
-def other_range(request: Request, name: str) -> bool:
-    request.send_response(206)
-    request.send_header("Content-Range", "bytes 0-9/10")
-    request.send_header("Content-Length", "10")
-    request.end_headers()
-    request.wfile.write(bytes(10))
-    return True
 
 
 @pytest.mark.parametrize("part", [".map", ".blocks"])

@@ -30,7 +30,7 @@ from boincvm.image.delivery.trust import Trust
 from boincvm.image.filenames import ON_DEMAND, ROOT, ROOT_PART
 from boincvm.image.listing import describe, list_images
 from boincvm.image.store import ImageStore
-from support.image_server import Fault, ImageServer, Request, refusing, whole
+from support.image_server import Fault, ImageServer, Request, other_range, refusing, whole
 from support.partial_images import BLOCK, build_partial, content, root_of_object, served_node
 
 pytestmark = pytest.mark.usefixtures("own_home", "digest")
@@ -297,15 +297,6 @@ def times(count: int, fault: Fault) -> Fault:
 def altered_part(request: Request, name: str) -> bool:
     data = bytes(255 - byte for byte in whole(request.server, name))
     request.answer(data)
-    return True
-
-
-def other_range(request: Request, name: str) -> bool:
-    request.send_response(206)
-    request.send_header("Content-Range", "bytes 0-9/10")
-    request.send_header("Content-Length", "10")
-    request.end_headers()
-    request.wfile.write(bytes(10))
     return True
 
 
