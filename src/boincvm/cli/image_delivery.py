@@ -51,6 +51,12 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--key", metavar="FILE", type=Path, help="the private key; default: boincvm image key's"
     )
     publish.add_argument(
+        "--former-key",
+        metavar="FILE",
+        type=Path,
+        help="the private key that signed until now: those who know it take the new one instead",
+    )
+    publish.add_argument(
         "--keep", metavar="N", type=int, default=3, help="versions of an image that stay; default 3"
     )
     publish.add_argument(
@@ -131,6 +137,7 @@ def _publish(arguments: argparse.Namespace) -> int:
             arguments.directory,
             key,
             ImageStore(),
+            former_key=arguments.former_key,
             keep=arguments.keep,
             offer=offer,
             compression=Compression(arguments.compression),

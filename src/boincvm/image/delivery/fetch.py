@@ -109,7 +109,7 @@ def fetch_image(
         ):
             sources = load_sources(store)
             if trust.digest is None:
-                index = trusted_index(server, sources, trust)
+                index = trusted_index(server, sources, trust, progress)
                 sources.save()
             else:
                 index = decode_index(server.read(INDEX, MOST_BYTES), url)

@@ -49,7 +49,7 @@ def make_key(path: Path) -> str:
     except FileExistsError as error:
         raise UsageError(
             f"{path} already exists{_its_public_key(path)}",
-            hint="name another file; those who trust the old key do not trust a new one",
+            hint="name another file; boincvm image publish --former-key hands over to another key",
         ) from error
     except OSError as error:
         raise host_error(f"{path} cannot be written", error) from error

@@ -2,6 +2,7 @@
 
     index.json, index.json.sig     what there is, and its signature
     key.txt                        the public key
+    keys.json                      which keys were replaced by which (key_changes.py), if any were
     images/DIGEST.tar.xz           a packed image; .tar.gz if it was asked for
     images/DIGEST.map, .blocks     its blocks, for hosts with other images
     images/DIGEST.start            what a machine needs that reads its disk from .blocks on demand
@@ -26,7 +27,7 @@ from boincvm.host import locks
 from boincvm.host.atomic_files import replacement
 from boincvm.host.files import create_new, read_regular, sync_directory
 from boincvm.host.renames import replace as replace_file
-from boincvm.image.delivery import keys
+from boincvm.image.delivery import key_changes, keys
 from boincvm.image.delivery.blocks import MOST_IMAGE_BYTES, write_blocks
 from boincvm.image.delivery.index import (
     INDEX,
@@ -42,6 +43,12 @@ from boincvm.image.delivery.index import (
     Version,
     decode_index,
     torrent_name,
+)
+from boincvm.image.delivery.key_changes import (
+    KEY_CHANGES,
+    decode_changes,
+    encode_changes,
+    sign_change,
 )
 from boincvm.image.delivery.patch import write_patch
 from boincvm.image.delivery.start_file import can_be_on_demand, write_start
@@ -73,6 +80,7 @@ def publish_images(
     key: Path,
     store: ImageStore,
     *,
+    former_key: Path | None = None,
     keep: int = KEEP,
     offer: Offer | None = None,
     compression: Compression = Compression.GZIP,
@@ -80,8 +88,9 @@ def publish_images(
 ) -> tuple[Index, list[Published]]:
     """Publish the images `names` of `store` in `directory`, signed by the key in the file `key`.
 
-    `keep`: how many versions of each remain; `offer`: for torrents, which are written if it is
-    given; `compression`: of new packed images. Returns the index and what became of each image.
+    `former_key`: the file with the key that signed until now, which hands over to `key`; `keep`:
+    how many versions of each remain; `offer`: for torrents, which are written if it is given;
+    `compression`: of new packed images. Returns the index and what became of each image.
     Raises UsageError, ImageMissingError, ImageDamagedError, HostDiskFullError, HostError.
     """
     progress = Progress(None) if progress is None else progress
@@ -91,7 +100,9 @@ def publish_images(
         for one in (directory, directory / "images", directory / "patches"):
             one.mkdir(mode=0o755, parents=True, exist_ok=True)
         with locks.exclusive(directory / ".lock"):
-            former = _former(directory, key)
+            former, is_handed_over = _former(directory, key, former_key)
+            if former_key is not None:
+                _hand_over(directory, former_key, key)
             planned = {name: (_planned(name, store),) for name in names}
             _check_readable(Index(former.serial + 1, {**former.images, **planned}), directory)
             published = []
@@ -109,7 +120,7 @@ def publish_images(
                         versions = (*versions[:-1], newest)
                     images[name] = versions
                     published.append(Published(name, versions[-1], is_new))
-            if images == former.images:
+            if images == former.images and not is_handed_over:
                 return former, published
             index = Index(former.serial + 1, images)
             _write_index(directory, index, key)
@@ -119,27 +130,52 @@ def publish_images(
         raise host_error(f"{directory} cannot be written", error) from error
 
 
-def _former(directory: Path, key: Path) -> Index:
-    """Return the index that is there, or an empty one. Raises UsageError if another key signed."""
-    public = keys.public_key(key)
+def _former(directory: Path, key: Path, former_key: Path | None) -> tuple[Index, bool]:
+    """Return the index that is there, or an empty one, and whether the former key signed it.
+
+    Raises UsageError if another key signed it.
+    """
     data = _content(directory / INDEX, MOST_BYTES + 1)
     signature = _content(directory / SIGNATURE, _SIGNATURE_BYTES)
     if signature is None:
-        return Index(0)
-    if data is None or not keys.is_signed(data, signature, public):
+        return Index(0), False
+    following = _content(directory / _NEXT, MOST_BYTES + 1)
+    for file in (key, former_key) if former_key is not None else (key,):
+        public = keys.public_key(file)
+        if data is not None and keys.is_signed(data, signature, public):
+            return decode_index(data, str(directory)), file is former_key
         # The process that published was killed between the two, or the disk was full.
-        following = _content(directory / _NEXT, MOST_BYTES + 1)
         if following is not None and keys.is_signed(following, signature, public):
             _put_in_place(directory)
-            data = following
-        elif data is None:
-            return Index(0)
-        else:
-            raise UsageError(
-                f"{directory / INDEX} was not signed with the key {key}, or was altered",
-                hint="publish with the key that signed it; in another directory with another key",
-            )
-    return decode_index(data, str(directory))
+            return decode_index(following, str(directory)), file is former_key
+    if data is None:
+        return Index(0), False
+    raise UsageError(
+        f"{directory / INDEX} was not signed with the key {key}, or was altered",
+        hint="publish with the key that signed it, or name that as --former-key; in another"
+        " directory with another key",
+    )
+
+
+def _hand_over(directory: Path, former_key: Path, key: Path) -> None:
+    """Note in `directory` that one key is replaced by the other, unless it is noted."""
+    path, new = directory / KEY_CHANGES, keys.public_key(key)
+    change = sign_change(former_key, new)
+    if change.old == new:
+        raise UsageError(
+            f"{former_key} has the same key as {key}",
+            hint="make a new key: boincvm image key FILE; and give it as --key FILE",
+        )
+    data = _content(path, key_changes.MOST_BYTES + 1)
+    changes = () if data is None else decode_changes(data, str(path))
+    if change in changes:
+        return
+    if len(changes) == key_changes.MOST_CHANGES:
+        raise UsageError(
+            f"{path} has {len(changes)} changes of keys, as many as are read",
+            hint="publish in another directory",
+        )
+    _write(path, encode_changes((*changes, change)))
 
 
 def _content(path: Path, most: int) -> bytes | None:
@@ -177,10 +213,14 @@ def _write_index(directory: Path, index: Index, key: Path) -> None:
     # All that needs space comes first. A reader who comes between the signature and the index finds
     # that they do not match, and asks again; `_former` goes on from there.
     for name, content in ((KEY, public), (_NEXT, data), (SIGNATURE, keys.sign(key, data))):
-        with replacement(directory / name) as part, create_new(part) as file:
-            file.write(content)
-            part.chmod(0o644)
+        _write(directory / name, content)
     _put_in_place(directory)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacement(path) as part, create_new(part) as file:
+        file.write(content)
+        part.chmod(0o644)
 
 
 def _put_in_place(directory: Path) -> None:
