@@ -18,7 +18,8 @@ from boincvm.host.terminal import RESIZE_SIGNAL, raw
 
 _PIECE = 4096
 _ROOM = 1 << 16
-_LEAVING_LIMIT = 3.0
+_LEAVING_LIMIT = 8.0
+"""Seconds that each step of leaving may take: more than a shell has when it is hung up."""
 _LEAVE, _RESIZED, _GO_ON = b"l", b"w", b"g"
 
 

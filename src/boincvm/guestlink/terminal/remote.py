@@ -26,6 +26,7 @@ assert sys.platform == "linux"  # noqa: S101 - as guests are
 
 ROOM = 1 << 16
 GRACE = 1.0
+HANG_UP_TIME = 5.0
 LEAST_READS = 16
 DRAIN_TIME = 0.2
 SILENCE = 600.0
@@ -188,7 +189,7 @@ class Bridge:
         os.close(self._terminal)  # the kernel sends SIGHUP
         poll = select.poll()
         poll.register(self._shell, select.POLLIN)
-        if not poll.poll(GRACE * 1000):
+        if not poll.poll(HANG_UP_TIME * 1000):
             os.kill(self._pid, signal.SIGKILL)
 
 
