@@ -13,7 +13,8 @@ from boincvm.hypervisor.qemu.memory_file import MemoryImage
 from boincvm.hypervisor.qemu.stream import PAGE
 from support.booted import ENVIRONMENT, LIMIT, booted, spec_in
 
-pytestmark = pytest.mark.timeout(250)
+# As many as ten checkpoints may take, and all pages are read from each.
+pytestmark = pytest.mark.timeout(600)
 CHECKPOINTS = 10
 LOW = 1 << 20
 """Below it what a processor sees is not all memory."""
@@ -68,7 +69,7 @@ async def test_no_write_is_lost(
         await go_on(migration)
 
     monkeypatch.setattr(LiveMigration, "resume", look_and_go_on)
-    async with booted(spec) as (machine, link), asyncio.timeout(LIMIT * 2):
+    async with booted(spec) as (machine, link):
         GuestProgram(
             link,
             ["/usr/bin/python3.11", "-I", "-S", "-c", BUSY],
@@ -78,7 +79,8 @@ async def test_no_write_is_lost(
         )
         for number in range(1, CHECKPOINTS + 1):
             await link.quiesce(LIMIT)
-            checkpoint = await machine.checkpoint(number)
+            async with asyncio.timeout(LIMIT):
+                checkpoint = await machine.checkpoint(number)
             await link.attach(LIMIT)
             stored = pages_of(spec.directory, str(checkpoint.machine["memory"]))
             with memory.open("rb") as file:
