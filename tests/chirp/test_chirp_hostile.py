@@ -37,7 +37,8 @@ FILE, DIRECTORY = b"0\n" + described(0o100644, 5), b"0\n" + described(0o40755, 0
 @asynccontextmanager
 async def client_of(*replies: bytes, timeout: float = LIMIT) -> AsyncIterator[ChirpClient]:
     async with asyncio.timeout(LIMIT), stand_in(answers(*replies)) as port:
-        client = await ChirpClient.open("127.0.0.1", port, ("hostname",), timeout)
+        client = await ChirpClient.open("127.0.0.1", port, ("hostname",), LIMIT)
+        client._timeout = timeout  # for answers; the greeting is not to be late
         try:
             yield client
         finally:
