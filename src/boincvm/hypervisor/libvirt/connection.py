@@ -1,6 +1,7 @@
 """A connection to libvirt whose blocking calls are made beside the event loop."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -40,8 +41,24 @@ class Observer(Protocol):
     def on_close(self) -> None: ...
 
 
-_ENDED = ("closed the monitor", "Unable to read from monitor: Connection reset by peer")
-"""How libvirt's message ends if QEMU ended while it started, and wrote nothing about it."""
+_ENDED = re.compile(
+    r"""(
+        Process\ exited\ prior\ to\ exec
+        | Child\ quit\ during\ startup\ handshake
+        | failed\ to\ connect\ to\ monitor\ socket:\ Connection\ refused
+        | process\ exited\ while\ connecting\ to\ monitor
+        | closed\ the\ monitor
+        | Unable\ to\ (read\ from|write\ to)\ monitor:\ (Connection\ reset\ by\ peer|Broken\ pipe)
+        | (QEMU\ monitor\ was\ closed|Error\ while\ processing\ monitor\ IO)
+        | [Dd]omain\ is\ (not|no\ longer)\ running
+        | guest\ unexpectedly\ quit
+        | no\ domain\ with\ matching\ uuid\ '[^']*'(\ \([^)]*\))?
+        | process\ \d+:\ No\ such\ process
+        )(\ \(vm='[^']*'\))?$""",
+    re.VERBOSE,
+)
+"""How libvirt's message ends if QEMU ended while it started, and wrote nothing about it: what it
+was doing with QEMU then, which depends on the moment. What QEMU wrote would follow."""
 
 
 class LibvirtError(HypervisorError):
@@ -54,7 +71,7 @@ class LibvirtError(HypervisorError):
     @property
     def is_of_ended(self) -> bool:
         """Tell whether the hypervisor's process ended while it started, and did not say why."""
-        return self.message.endswith(_ENDED)
+        return _ENDED.search(self.message) is not None
 
 
 async def call(limit: float, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
