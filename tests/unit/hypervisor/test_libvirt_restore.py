@@ -9,8 +9,9 @@ from typing import cast
 import libvirt
 import pytest
 
+from boincvm.errors import HypervisorKilledError
 from boincvm.hypervisor.contract import Checkpoint, MachineSpec
-from boincvm.hypervisor.libvirt.connection import Connection
+from boincvm.hypervisor.libvirt.connection import Connection, LibvirtError
 from boincvm.hypervisor.libvirt.machine import LibvirtMachine
 from boincvm.hypervisor.libvirt.saved import SavedState, Source, Versions
 from boincvm.hypervisor.libvirt.uri import parse_uri
@@ -78,11 +79,14 @@ async def ended(work: Awaitable[object]) -> object:
     return (await asyncio.gather(work, return_exceptions=True))[0]
 
 
-@pytest.mark.parametrize("how", ["cancelled", "stopped"])
-async def test_what_libvirt_restores_meanwhile_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    slow = SlowLibvirt()
+@pytest.fixture
+def slow() -> SlowLibvirt:
+    return SlowLibvirt()
+
+
+@pytest.fixture
+def machine(slow: SlowLibvirt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LibvirtMachine:
+    """Return a saved machine of that libvirt."""
 
     async def connect(_uri: object) -> Connection:
         return Connection(cast(libvirt.virConnect, slow))
@@ -93,7 +97,13 @@ async def test_what_libvirt_restores_meanwhile_is_ended(
     none = tmp_path / "none"
     spec = MachineSpec(tmp_path, none, none, tmp_path / "root", memory=256 << 20, cpus=1)
     source = Source(STATE, tmp_path, Checkpoint(1, {}, {}))
-    machine = LibvirtMachine(spec, parse_uri("qemu:///session"), STATE.versions, source)
+    return LibvirtMachine(spec, parse_uri("qemu:///session"), STATE.versions, source)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped"])
+async def test_what_libvirt_restores_meanwhile_is_ended(
+    slow: SlowLibvirt, machine: LibvirtMachine, how: str
+) -> None:
     start = asyncio.ensure_future(machine.start())
     assert await asyncio.to_thread(slow.begun.wait, LIMIT)
     if how == "cancelled":
@@ -110,3 +120,61 @@ async def test_what_libvirt_restores_meanwhile_is_ended(
     start.cancel()
     await asyncio.gather(start, return_exceptions=True)
     await machine.destroy()
+
+
+class Refusal(libvirt.libvirtError):
+    """An error of libvirt with a number."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self._code = code
+
+    def get_error_code(self) -> int:
+        return self._code
+
+
+def refuse(slow: SlowLibvirt, monkeypatch: pytest.MonkeyPatch, error: Refusal) -> None:
+    """Have libvirt restore no domain, for that reason."""
+
+    def restore(_memory: str, _text: str, _flags: int) -> None:
+        raise error
+
+    monkeypatch.setattr(slow, "restoreFlags", restore)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("internal error: qemu unexpectedly closed the monitor", libvirt.VIR_ERR_INTERNAL_ERROR),
+        (
+            "internal error: process exited while connecting to monitor",
+            libvirt.VIR_ERR_INTERNAL_ERROR,
+        ),
+        ("operation failed: domain is not running", libvirt.VIR_ERR_OPERATION_FAILED),
+        (
+            "Unable to read from monitor: Connection reset by peer",
+            libvirt.VIR_ERR_SYSTEM_ERROR,
+        ),
+        ("Domain not found: no domain with matching uuid '0' (a)", libvirt.VIR_ERR_NO_DOMAIN),
+    ],
+)
+async def test_a_hypervisor_that_ends_is_no_fault_of_what_was_saved(
+    text: str,
+    code: int,
+    slow: SlowLibvirt,
+    machine: LibvirtMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What libvirt reports depends on the moment."""
+    refuse(slow, monkeypatch, Refusal(text, code))
+    with pytest.raises(HypervisorKilledError, match="the machine did not start: "):
+        await machine.start()
+
+
+async def test_what_qemu_writes_is_the_reason(
+    slow: SlowLibvirt, machine: LibvirtMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "internal error: process exited while connecting to monitor: qemu: no such device"
+    refuse(slow, monkeypatch, Refusal(text, libvirt.VIR_ERR_INTERNAL_ERROR))
+    with pytest.raises(LibvirtError, match="no such device"):
+        await machine.start()
