@@ -12,6 +12,7 @@ from boincvm.boinc.client_directory import Output, Preferences, TaskFile, Work
 from support.boinc.installed import WRAPPER, images
 from support.boinc.rig import COMPUTE_ERROR, SUSPENDED, MakeRig, Rig
 from support.boinc.watch import LIMIT, is_gone, state_of, until
+from support.host_delays import within
 
 CHILD_FAILED, ABORTED_VIA_GUI, INIT_FAILURE = 195, 203, 206
 """BOINC lib/error_numbers.h."""
@@ -162,9 +163,10 @@ def test_abort_ends_all(tree: tuple[Rig, list[int]], suspended: bool) -> None:
         rig.suspend()
         until(lambda: all(state_of(pid) == "T" for pid in pids), story=rig.log)
     rig.abort()
-    took = until(lambda: all(map(is_gone, pids)), story=rig.log)
-    assert took < ABORT_LIMIT
-    until(lambda: rig.processes() == [], ABORT_LIMIT)
+    with within(ABORT_LIMIT):
+        until(lambda: all(map(is_gone, pids)), story=rig.log)
+    with within(ABORT_LIMIT):
+        until(lambda: rig.processes() == [], story=rig.log)
     assert rig.until(lambda task: task.is_over).exit_status == ABORTED_VIA_GUI
 
 
@@ -244,7 +246,8 @@ def test_the_client_is_killed(tree: tuple[Rig, list[int]]) -> None:
 def test_the_wrapper_is_killed_and_started_again(tree: tuple[Rig, list[int]]) -> None:
     rig, pids = tree
     os.kill(rig.running().pid, signal.SIGKILL)
-    until(lambda: all(map(is_gone, pids)), ABORT_LIMIT, story=rig.log)
+    with within(ABORT_LIMIT):
+        until(lambda: all(map(is_gone, pids)), story=rig.log)
     again = [int(rig.next_message().split()[1]) for _ in pids]
     assert not set(again) & set(pids)
     assert rig.running().pid in rig.processes()

@@ -14,6 +14,7 @@ from typing import Self
 from boincvm.boinc import Control
 from boincvm.boinc.testing import End, EndKind
 from boincvm.host.process_tree import children, descendants
+from support.host_delays import within
 from support.slot import WRAPPER, Slot, state
 
 LIMIT = 20.0
@@ -56,7 +57,8 @@ class HostSlot(Slot):
             self.kill(signal.SIGKILL)
             await self.wait(LIMIT)
         try:
-            await self.until(lambda: not self.below(), GONE_WITHIN)
+            with within(GONE_WITHIN):
+                await self.until(lambda: not self.below(), LIMIT)
         finally:
             for pid in self.below():
                 os.kill(pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ import pytest
 
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind
+from support.host_delays import within
 from support.host_slot import SHORT_GRACE, SHORTENED, HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
@@ -42,7 +43,8 @@ async def test_daemons_end_with_a_task_that_fails(slot: HostSlot) -> None:
     )
     await slot.begin()
     await slot.holds(lambda: (slot.path / "up").exists())
-    end = await slot.wait(2 * SHORT_GRACE + 2)
+    with within(2 * SHORT_GRACE + 2):
+        end = await slot.wait()
     assert (end.kind, end.status) == (EndKind.FAILED, 195)
     assert end.text == "/bin/sh ended with exit code 3"
 
@@ -93,7 +95,8 @@ async def test_all_processes_stop(slot: HostSlot, element: str) -> None:
         slot.send(Control.RESUME)
         await slot.holds(lambda size=size: len(slot.text("ticks")) > size + 10)  # type: ignore[misc]
     slot.send(Control.ABORT)
-    await slot.wait(5)
+    with within(5):
+        await slot.wait()
 
 
 async def test_with_tstp_the_program_is_told(slot: HostSlot) -> None:
@@ -103,7 +106,8 @@ async def test_with_tstp_the_program_is_told(slot: HostSlot) -> None:
     slot.send(Control.SUSPEND)
     await slot.wait_for_text("out", "told")
     slot.send(Control.ABORT)
-    await slot.wait(5)
+    with within(5):
+        await slot.wait()
 
 
 async def test_the_tasks_of_vmwrapper_that_run_on_the_host(slot: HostSlot) -> None:

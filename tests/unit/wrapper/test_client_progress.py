@@ -153,16 +153,27 @@ async def test_trickles(slot: HostSlot) -> None:
     assert 0.3 <= times[count] <= second_run  # the program started again
 
 
+NO_TIME_YET = """
+import os, time
+from boincvm import stopwatch
+begin = time.monotonic()
+stopwatch.monotonic = lambda: time.monotonic() if os.path.exists("passes") else begin
+"""
+"""For `HostSlot.patched`: no running time passes until the slot has a file `passes`, however late
+the test suspends the task."""
+
+
 @pytest.mark.parametrize("script", ["sleep 1000", "trap '' TERM; while :; do sleep 0.1; done"])
 async def test_the_time_limit(slot: HostSlot, script: str) -> None:
     """Reaching it counts as success; time while the task is suspended does not count."""
     slot.job(
         task(f"echo begin; {script}", OUT, "<time_limit>0.6</time_limit>"), task("echo next", OUT)
     )
-    slot.patched(SHORTENED)
+    slot.patched(f"{SHORTENED}\n{NO_TIME_YET}")
     await slot.begin()
     await slot.wait_for_text("out", "begin")
     await slot.suspend()
+    slot.write("passes", "")
     for _ in range(12):
         await slot.status()
     assert slot.text("out") == "begin\n"

@@ -227,12 +227,14 @@ async def test_standalone_checkpoints_count(slot: HostSlot) -> None:
     again = f"while [ ! -e go ]; do sleep 0.01; done; {burn}"
     slot.job(
         task(
-            f"[ -e saved ] && {{ {again}; exit; }}; {burn}; date > saved; sleep 1000",
+            f"[ -e saved ] && {{ {again}; exit; }}; until [ -e begin ]; do sleep 0.01; done;"
+            f" {burn}; date > saved; sleep 1000",
             "<checkpoint_filename>saved</checkpoint_filename>",
         )
     )
     await slot.begin()
     await slot.wait_for_text("wrapper_checkpoint.txt", "0 0.000000")
+    slot.write("begin", "")
     await slot.holds(lambda: "0 0.000000" not in slot.text("wrapper_checkpoint.txt"))
     before = float(slot.text("wrapper_checkpoint.txt").split()[1])
     assert before > 0.05

@@ -10,6 +10,7 @@ import pytest
 from boincvm.boinc import Control
 from boincvm.boinc.testing import EndKind, classify_exit
 from boincvm.host.supervised import GRACE
+from support.host_delays import within
 from support.host_slot import LIMIT, SHORT_GRACE, SHORTENED, HostSlot, task
 
 pytestmark = pytest.mark.timeout(90)
@@ -57,7 +58,8 @@ def archives(slot: HostSlot) -> str:
 async def leaves(slot: HostSlot, control: Control, limit: float = 5) -> None:
     """Check that it ends at once, as requested, with neither file."""
     slot.send(control)
-    end = await slot.wait(limit)
+    with within(limit):
+        end = await slot.wait()
     aborts = control is Control.ABORT
     assert end.kind is (EndKind.ABORTED if aborts else EndKind.QUIT)
     assert end.status == (194 if aborts else 0), slot.stderr
@@ -204,7 +206,8 @@ async def test_an_abort_in_the_middle_of_a_quit(
         slot.kill(word)
     await slot.wait_for_text("stderr.txt", "asked to ")
     slot.send(Control.ABORT)
-    end = await slot.wait(GRACE)
+    with within(GRACE):
+        end = await slot.wait()
     assert end.kind is EndKind.ABORTED
     assert "aborted by the client" in slot.stderr
 
@@ -230,7 +233,8 @@ Client._poll_channels, TaskSequence.save = poll, save
     slot.kill(signal.SIGTERM)
     await slot.wait_for_text("stderr.txt", "asked to ")
     slot.send(Control.ABORT)
-    end = await slot.wait(GRACE - 1)
+    with within(GRACE - 1):
+        end = await slot.wait()
     assert end.kind is EndKind.ABORTED
     assert "aborted by the client" in slot.stderr
 
@@ -266,7 +270,8 @@ async def test_the_client_dies(slot: HostSlot) -> None:
     await slot.begin()
     await counts(slot)
     await slot.die()
-    end = await slot.wait(5)
+    with within(5):
+        end = await slot.wait()
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0)
     assert "the client is gone" in slot.stderr
 
@@ -283,7 +288,8 @@ async def test_a_client_of_unknown_process_falls_silent(slot: HostSlot) -> None:
     await slot.until(lambda: loop.time() - begin > SILENCE + 1.5)  # it speaks: nothing happens
     assert slot.is_running
     slot.heartbeats = False
-    end = await slot.wait(SILENCE + 4.5)
+    with within(SILENCE + 4.5):
+        end = await slot.wait()
     assert (end.kind, end.status) == (EndKind.PREMATURE, 0)
     assert "the client is gone" in slot.stderr
 
@@ -295,7 +301,8 @@ async def test_the_wrapper_is_killed(slot: HostSlot) -> None:
     slot.kill(signal.SIGKILL)
     end = await slot.wait()
     assert (end.kind, end.signal) == (EndKind.KILLED, signal.SIGKILL)
-    await slot.until(lambda: not slot.below(), 5)
+    with within(5):
+        await slot.until(lambda: not slot.below(), LIMIT)
 
 
 async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
@@ -308,7 +315,8 @@ async def test_every_word_of_the_client_is_taken(slot: HostSlot) -> None:
     for control in (Control.NETWORK_AVAILABLE, Control.SUSPEND, Control.RESUME):
         slot.change_preferences(cpu_usage_limit=50.0)
         slot.send(control)
-    await slot.holds(lambda: len(slot.sent) == 6 and not slot.control.is_full, 5)
+    with within(5):
+        await slot.holds(lambda: len(slot.sent) == 6 and not slot.control.is_full)
     slot.write("init_data.xml", "no init_data")
     slot.send(Control.REREAD_PREFERENCES)
     await slot.wait_for_text("stderr.txt", "preferences stay unchanged")
