@@ -169,10 +169,12 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "With a recipe in place of the name, that says what is in the image: a directory with a\n"
         "file image.toml, or such a file (boincvm help images).\n\n"
         "With --from-oci the image has a container's files: docker save, podman save and skopeo\n"
-        "copy to oci-archive: write such an archive.\n\n"
+        "copy to oci-archive: write such an archive. With --from-dockerfile a machine builds the\n"
+        "container first.\n\n"
         "examples:\n  boincvm image build --package gmp-ecm --package bc sci\n"
         "  boincvm image build ./sci\n"
-        "  docker save -o app.tar app && boincvm image build --from-oci app.tar app",
+        "  docker save -o app.tar app && boincvm image build --from-oci app.tar app\n"
+        "  boincvm image build --from-dockerfile . app",
     )
     build.add_argument(
         "name",
@@ -216,7 +218,8 @@ def _add_build(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="SRC:DST",
         action="append",
         default=[],
-        help="a file or directory of this host, and its absolute path in the image; repeatable",
+        help="a file or directory of this host, and its absolute path in the image; repeatable;"
+        " with --from-dockerfile: the Dockerfile",
     )
     build.add_argument("--suite", metavar="S", help="Debian's suite; default: bookworm")
     build.add_argument(

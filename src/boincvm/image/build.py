@@ -108,6 +108,8 @@ def build_image(
     check: Check | None = None,
     lock: Lock | None = None,
     locks: bool = False,
+    spared: tuple[str, ...] = (),
+    modules: tuple[str, ...] = (),
     if_missing: bool = False,
     boot: BootMachine,
     progress: Progress,
@@ -120,10 +122,11 @@ def build_image(
     read already. `recommends`: also packages that `packages` recommend. `script` runs in the image
     as it is built. `memory`: bytes that a machine needs at least, whatever is measured. `check`: a
     command that must succeed in the image, or it is not kept. `lock`: the packages are exactly
-    these. `locks`: return what the image was made of. With `if_missing`, do so only if no image of
-    this recipe and this agent exists. `boot` starts the machines in which packages are configured
-    and the image is tried. Raises UsageError, InputFileError, ImageMissingError, ImageBuildError,
-    HostDiskFullError, ImageDamagedError.
+    these. `locks`: return what the image was made of. `spared`: dependencies that are done without,
+    with all that only they need. `modules` of the kernel are loaded at each boot. With
+    `if_missing`, do so only if no image of this recipe and this agent exists. `boot` starts the
+    machines in which packages are configured and the image is tried. Raises UsageError,
+    InputFileError, ImageMissingError, ImageBuildError, HostDiskFullError, ImageDamagedError.
     """
     check_image_name(name)
     if mirror is not None:
@@ -154,7 +157,19 @@ def build_image(
         own = sum(file.size for file in files)
         own += 0 if script is None else script.disk
         tools.check_space(directory, tools.DISK_SPACE + _COPIES * own)
-        parts = _Parts(recipe, kind, mirror, own_kernel, files, script, check, lock, locks=locks)
+        parts = _Parts(
+            recipe=recipe,
+            architecture=kind,
+            mirror=mirror,
+            own_kernel=own_kernel,
+            own_files=files,
+            script=script,
+            check=check,
+            lock=lock,
+            spared=spared,
+            modules=modules,
+            locks=locks,
+        )
         manifest, made_of = _build(directory, parts, boot, progress)
         with progress.step("putting the image in its place"):
             digest = store.publish(name, directory / "object", manifest)
@@ -173,6 +188,9 @@ class _Parts:
     script: BuildScript | None
     check: Check | None
     lock: Lock | None
+    spared: tuple[str, ...]
+    modules: tuple[str, ...]
+    """Of the kernel, besides those that every machine needs."""
     locks: bool
     """Whether a lock is to be made."""
 
@@ -257,7 +275,7 @@ def _python_name(text: str) -> str:
 def _build(
     directory: Path, parts: _Parts, boot: BootMachine, progress: Progress
 ) -> tuple[Manifest, Lock | None]:
-    recipe, architecture, own_kernel = parts.recipe, parts.architecture, parts.own_kernel
+    recipe, architecture = parts.recipe, parts.architecture
     packages = _fetch(directory, parts, progress)
     files, controls = packages.files, packages.controls
     _warn(packages, progress)
@@ -265,7 +283,7 @@ def _build(
     tree = Tree.create(directory / "root")
     postinst_files.add_links_before(tree)
     with progress.step(f"unpacking {len(files)} packages"):
-        kernel, names = _unpack(files, controls, tree, architecture, own_kernel)
+        kernel, names = _unpack(packages, tree, parts)
     programs = tree
     if architecture is not HOST:
         programs = host_programs(directory, recipe.suite, parts.mirror, progress)
@@ -449,6 +467,7 @@ def _fetch_newest(directory: Path, parts: _Parts, progress: Progress) -> _Packag
             progress,
             architecture.name,
             with_recommended=packages if recipe.recommends else (),
+            spared=parts.spared,
         )
 
     with progress.step(f"fetching packages of Debian {recipe.suite} for {architecture.name}"):
@@ -495,18 +514,16 @@ def host_programs(directory: Path, suite: str, mirror: str | None, progress: Pro
 
 
 def _unpack(
-    files: list[Path],
-    controls: list[Control],
-    tree: Tree,
-    architecture: ImageArchitecture,
-    own_kernel: GuestKernel | None,
+    packages: _Packages, tree: Tree, parts: _Parts
 ) -> tuple[KernelPackage, dict[str, list[str]]]:
     """Unpack the packages; return the kernel and the names of each other package's files.
 
     The kernel's package is half of all bytes, so it is unpacked in parallel with the others.
     """
+    files, controls = packages.files, packages.controls
+    kinds = parts.architecture, parts.own_kernel, parts.modules
     with ThreadPoolExecutor(1) as pool:
-        kernel = pool.submit(kernel_among, files, controls, architecture, own_kernel)
+        kernel = pool.submit(kernel_among, files, controls, *kinds)
         names = {
             control.package.name: unpack.unpack(file, tree)
             for file, control in zip(files, controls, strict=True)
@@ -520,8 +537,12 @@ def kernel_among(
     controls: list[Control],
     architecture: ImageArchitecture,
     own_kernel: GuestKernel | None,
+    modules: tuple[str, ...] = (),
 ) -> KernelPackage:
-    """Return the only kernel among the packages, or `own_kernel`. Raises ImageBuildError."""
+    """Return the only kernel among the packages, or `own_kernel`.
+
+    `modules`: of it, besides those that every machine needs. Raises ImageBuildError.
+    """
     if own_kernel is not None:  # which has all that it needs built in
         return KernelPackage(own_kernel.release, kernel_store.contents(own_kernel), {})
     kernels = [
@@ -531,8 +552,8 @@ def kernel_among(
     ]
     if len(kernels) != 1:
         raise ImageBuildError(f"expected one kernel among the packages, found {len(kernels)}")
-    modules = initrd.wanted_modules()
-    return read_kernel(kernels[0], modules, architecture=architecture.machine)
+    wanted = (*initrd.wanted_modules(), *modules)
+    return read_kernel(kernels[0], wanted, architecture=architecture.machine)
 
 
 def _manifest(

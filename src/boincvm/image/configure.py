@@ -200,6 +200,10 @@ class Log:
             self._lines = [*self._lines[-39:], text]
             self._output(text)
 
+    def clear(self) -> None:
+        """Forget the lines so far."""
+        self._lines = []
+
     @property
     def tail(self) -> str:
         """Return the last lines, each in a line of its own and indented."""

@@ -22,6 +22,11 @@ else
         apt-get -q --yes -oDebug::pkgDpkgPm=1 -oDebug::NoLocking=1 -oDir::Log=/dev/null \
             -oDpkg::Use-Pty=0 -oDpkg::Pre-Install-Pkgs::='cat >>"$BOINCVM_CHOSEN"' "$@" >&2
     }
+    # What is spared counts as installed, in a version that is new enough for every dependency.
+    for package in $BOINCVM_SPARED; do
+        printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\n' "$package"
+        printf 'Multi-Arch: foreign\nVersion: 999:0\nMaintainer: none\nDescription: none\n\n'
+    done >>"$1/var/lib/dpkg/status"
     # shellcheck disable=SC2086  # the names are checked, and one word each
     choose install $BOINCVM_PACKAGES
     if [ -n "$BOINCVM_WITH_RECOMMENDED" ]; then
@@ -29,7 +34,7 @@ else
         while read -r package; do
             dpkg-deb --field "$package"
             printf 'Status: install ok installed\n\n'
-        done <"$BOINCVM_CHOSEN" >"$1/var/lib/dpkg/status"
+        done <"$BOINCVM_CHOSEN" >>"$1/var/lib/dpkg/status"
         # shellcheck disable=SC2086
         choose --no-remove -oAPT::Install-Recommends=true install $BOINCVM_WITH_RECOMMENDED
     fi

@@ -23,8 +23,8 @@ _PAYLOAD = 0x248
 """Offsets in vmlinuz: the Linux/x86 boot protocol (Documentation/arch/x86/boot.rst), 2.08."""
 
 _SIZE_TRAILER = 4
-MODULE_FOLDERS = ("virtio", "block", "char", "net", "core")
-"""The folders that hold the modules that a machine needs."""
+MODULE_FOLDERS = ("virtio", "block", "char", "net", "core", "overlayfs")
+"""The folders that hold the modules that a machine needs, or one that builds containers."""
 _MODULE = re.compile(r"(?:usr/)?lib/modules/([^/]+)/kernel/.*/([^/]+)\.ko(\.xz|\.zst|\.gz)?")
 
 

@@ -50,12 +50,14 @@ def fetch_packages(
     architecture: str = AMD64.name,
     *,
     with_recommended: tuple[str, ...] = (),
+    spared: tuple[str, ...] = (),
 ) -> list[Path]:
     """Fetch the package files (.deb) of `packages` and their dependencies; return them by name.
 
     directory: for these and temporary files; architecture: Debian's name of it; with_recommended:
-    also these, with those that they and their dependencies recommend. Only one build fetches at a
-    time. Raises ImageBuildError, OSError.
+    also these, with those that they and their dependencies recommend; spared: dependencies that are
+    done without, with all that only they need. Only one build fetches at a time. Raises
+    ImageBuildError, OSError.
     """
     archives = _archives()
     with _alone(archives, progress):
@@ -67,6 +69,7 @@ def fetch_packages(
                 directory,
                 architecture,
                 with_recommended=with_recommended,
+                spared=spared,
             )
         except ToolError as error:
             raise _explained(error, suite) from error
@@ -174,6 +177,7 @@ def _fetch(
     architecture: str,
     *,
     with_recommended: tuple[str, ...] = (),
+    spared: tuple[str, ...] = (),
     digests: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Let apt fetch packages into the cache; return the names of their files.
@@ -199,6 +203,7 @@ def _fetch(
             "BOINCVM_CHOSEN": str(chosen),
             "BOINCVM_PACKAGES": "" if digests else " ".join(packages),
             "BOINCVM_WITH_RECOMMENDED": " ".join(with_recommended),
+            "BOINCVM_SPARED": " ".join(spared),
             "BOINCVM_EXACT": str(exact) if digests else "",
             "BOINCVM_DIGESTS": str(known),
         }
