@@ -188,11 +188,12 @@ class _Parts:
     script: BuildScript | None
     check: Check | None
     lock: Lock | None
-    spared: tuple[str, ...]
-    modules: tuple[str, ...]
-    """Of the kernel, besides those that every machine needs."""
     locks: bool
     """Whether a lock is to be made."""
+    spared: tuple[str, ...] = ()
+    """Dependencies that are done without."""
+    modules: tuple[str, ...] = ()
+    """Of the kernel, besides those that every machine needs."""
 
 
 def check_architecture(name: str) -> ImageArchitecture:

@@ -23,7 +23,7 @@ else
             -oDpkg::Use-Pty=0 -oDpkg::Pre-Install-Pkgs::='cat >>"$BOINCVM_CHOSEN"' "$@" >&2
     }
     # What is spared counts as installed, in a version that is new enough for every dependency.
-    for package in $BOINCVM_SPARED; do
+    for package in ${BOINCVM_SPARED:-}; do
         printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\n' "$package"
         printf 'Multi-Arch: foreign\nVersion: 999:0\nMaintainer: none\nDescription: none\n\n'
     done >>"$1/var/lib/dpkg/status"

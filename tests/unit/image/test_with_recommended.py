@@ -1,4 +1,5 @@
-"""What packages recommend comes with those that were named, and not with what every image has."""
+"""What packages recommend comes with those that were named, and not with what every image has;
+what is spared does not come at all."""
 
 import os
 import subprocess
@@ -14,9 +15,13 @@ from boincvm.image.progress import Progress
 APT = """#!/bin/sh -e
 # apt-get's place: the first time it installs libc, the second time gcc, with what that recommends.
 case "$*" in
-*" install base") echo "$DEBS/libc_1_amd64.deb" >>"$BOINCVM_CHOSEN" ;;
+*" install base")
+    grep -A4 '^Package: spared-1$' "$ROOT/var/lib/dpkg/status" | grep -q '^Version: 999:0$'
+    grep -A1 '^Package: spared-2$' "$ROOT/var/lib/dpkg/status" | grep -q ' ok installed$'
+    echo "$DEBS/libc_1_amd64.deb" >>"$BOINCVM_CHOSEN" ;;
 *"Install-Recommends=true install gcc")
     grep -q '^Package: libc$' "$ROOT/var/lib/dpkg/status"
+    grep -q '^Package: spared-1$' "$ROOT/var/lib/dpkg/status"
     grep -q '^Status: install ok installed$' "$ROOT/var/lib/dpkg/status"
     echo "$DEBS/gcc_1_amd64.deb" >>"$BOINCVM_CHOSEN" ;;
 *" install "*) exit 3 ;;
@@ -52,6 +57,7 @@ def test_what_is_not_named_counts_as_installed(tmp_path: Path) -> None:
         "BOINCVM_CHOSEN": str(tmp_path / "chosen"),
         "BOINCVM_PACKAGES": "base",
         "BOINCVM_WITH_RECOMMENDED": "gcc",
+        "BOINCVM_SPARED": "spared-1 spared-2",
         "BOINCVM_EXACT": "",
     }
     command = ["sh", str(packages._DOWNLOAD), str(tmp_path / "root")]
@@ -66,7 +72,13 @@ def test_a_build_names_what_the_user_named(
 ) -> None:
     asked: list[tuple[bool, tuple[str, ...]]] = []
 
-    def fetch(wanted: tuple[str, ...], *_: object, with_recommended: tuple[str, ...]) -> list[Path]:
+    def fetch(
+        wanted: tuple[str, ...],
+        *_: object,
+        with_recommended: tuple[str, ...],
+        spared: tuple[str, ...],
+    ) -> list[Path]:
+        assert spared == ()
         asked.append(("gcc" in wanted, with_recommended))
         return []
 

@@ -28,6 +28,7 @@ DOCKERFILE, IGNORE, REGISTRIES, CONTEXT = "Dockerfile", "ignore", "registries.co
 """Names in the archive that the machine gets."""
 OF_REGISTRIES = b'unqualified-search-registries = ["docker.io"]\nshort-name-mode = "disabled"\n'
 """The content of REGISTRIES: `FROM debian:12` means what it means for Docker."""
+_SHORT_NAMES = "/etc/containers/registries.conf.d"
 _WORK = PurePosixPath("/work")
 _SENT, _CONTAINER = "build.tar", "container.tar"
 _NAME = "container:latest"
@@ -106,6 +107,11 @@ class Output:
         self._progress.detail(line)
 
     @property
+    def step(self) -> str:
+        """Return the instruction that is followed, or was followed last; empty before the first."""
+        return self._step
+
+    @property
     def tail(self) -> str:
         """Return the end of the last step's output, as the end of an advice."""
         tail = self._log.tail
@@ -135,7 +141,11 @@ class Output:
 
 
 async def build_in(
-    machine: BuildMachine, asked: ContainerBuild, output: Output, container: Path
+    machine: BuildMachine,
+    asked: ContainerBuild,
+    output: Output,
+    container: Path,
+    progress: Progress,
 ) -> None:
     """Build the container in the machine, and write its archive to `container`.
 
@@ -151,22 +161,26 @@ async def build_in(
         ) from error
     sent = str(_WORK / _SENT)
     await _run(machine, ["tar", "-C", str(_WORK), "-xf", sent], "unpacking the context")
-    await _run(machine, ["rm", sent], "removing the context's archive")
+    # Without Debian's list, `FROM fedora` is Docker's, and not of the registry of Fedora.
+    await _run(machine, ["rm", "-rf", sent, _SHORT_NAMES], "removing the context's archive")
     for number, (base, form) in enumerate(asked.base_images):
         path = f"{form}:{_WORK / _archive_name(number)}"
-        what = f"taking {base.name} from {base.path.name}"
-        printed = await _run(machine, [*_buildah(), "pull", "--quiet", path], what)
-        words = printed.decode(errors="replace").split()
-        if not words or _IDENTIFIER.fullmatch(words[-1]) is None:
-            raise ImageBuildError(f"{what} failed: buildah did not say what it is")
-        await _run(machine, [*_buildah(), "tag", words[-1], base.name], what)
+        what = f"unpacking {base.name}"
+        with progress.step(what):
+            printed = await _run(machine, [*_buildah(), "pull", "--quiet", path], what)
+            words = printed.decode(errors="replace").split()
+            if not words or _IDENTIFIER.fullmatch(words[-1]) is None:
+                raise ImageBuildError(f"{what} failed: buildah did not say what it is")
+            await _run(machine, [*_buildah(), "tag", words[-1], base.name], what)
     end = await machine.run(_build_command(asked), environment(), output.receive)
     if end.code != 0:
         raise output.failure(end)
     output.end_step()
-    path = f"docker-archive:{_WORK / _CONTAINER}:{_NAME}"
-    await _run(machine, [*_buildah(), "push", "--quiet", _NAME, path], "saving the container")
-    await machine.get(PurePosixPath(_CONTAINER), container, MOST_BYTES)
+    what = "saving the container"
+    with progress.step(what):
+        path = f"docker-archive:{_WORK / _CONTAINER}:{_NAME}"
+        await _run(machine, [*_buildah(), "push", "--quiet", _NAME, path], what)
+        await machine.get(PurePosixPath(_CONTAINER), container, MOST_BYTES)
 
 
 def environment(ours: Mapping[str, str] = os.environ) -> dict[str, str]:

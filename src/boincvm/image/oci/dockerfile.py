@@ -210,14 +210,15 @@ def _build(
 
     async def work() -> None:
         async with boot(spec, BOOT_LIMIT) as machine, asyncio.timeout(limit):
-            await build_in(machine, build, output, container)
+            await build_in(machine, build, output, container, progress)
 
     with Output(progress) as output:
         try:
             asyncio.run(work())
         except TimeoutError:
+            where = f", and ended at {output.step}" if output.step else ""
             raise ImageBuildError(
-                f"the container was not built within {format_duration(limit)}",
+                f"the container was not built within {format_duration(limit)}{where}",
                 hint=f"allow more: --limit TIME; {output.tail}",
             ) from None
         except (ImageBuildError, HostDiskFullError):

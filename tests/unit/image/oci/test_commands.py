@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import ImageDamagedError, UsageError
+from boincvm.image.build import Built
 from boincvm.image.listing import describe
 from boincvm.image.manifest import (
     INITRD,
@@ -20,7 +21,9 @@ from boincvm.image.manifest import (
     decode_manifest,
 )
 from boincvm.image.object_files import describe as described_file
+from boincvm.image.oci.base_images import BaseImage
 from boincvm.image.oci.commands import COMMANDS, environment, own_command
+from boincvm.image.oci.dockerfile import DockerfileBuild
 from boincvm.image.oci.runtime import prepare
 from boincvm.image.store import ImageStore
 from boincvm.image.tree import Attributes, Tree
@@ -184,7 +187,20 @@ def test_what_a_container_has_stays_unless_it_is_in_the_way(tree):
         (["--from-oci", "app.tar", "--update", "app"], "--update with --from-oci"),
         (["--from-oci", "app.tar", "--name", "x", "app"], "--name with --from-oci"),
         (["--from-oci", "app.tar", "a/b"], "a/b"),
-        (["--from-dockerfile", ".", "app"], "from a Dockerfile yet"),
+        (["--from-oci", "app.tar", "--file", "a:/a", "app"], "--file with --from-oci"),
+        (["--from-oci", "app.tar", "--target", "x", "app"], "--target without --from-dockerfile"),
+        (["--build-arg", "A=1", "app"], "--build-arg without --from-dockerfile"),
+        (["--base-image", "a=b", "app"], "--base-image without --from-dockerfile"),
+        (["--limit", "1h", "app"], "--limit without --from-dockerfile"),
+        (["--from-dockerfile", "."], "no name for the image"),
+        (["--from-dockerfile", ".", "--pip", "x", "app"], "--pip with --from-dockerfile"),
+        (["--from-dockerfile", ".", "--if-missing", "app"], "--if-missing with --from-dockerfile"),
+        (["--from-dockerfile", ".", "--file", "a", "--file", "b", "app"], "2 times --file"),
+        (["--from-dockerfile", ".", "--limit", "0", "app"], "expected more than 0 and at most 1d"),
+        (["--from-dockerfile", ".", "--limit", "2d", "app"], "expected more than 0 and at most 1d"),
+        (["--from-dockerfile", ".", "--limit", "x", "app"], "'x' is not a duration"),
+        (["--from-dockerfile", ".", "--build-arg", "a-b", "app"], "expected NAME=VALUE"),
+        (["--from-dockerfile", ".", "--base-image", "a", "app"], "expected NAME=FILE"),
     ],
 )
 def test_what_the_command_line_asks_in_vain(arguments, message, own_home):
@@ -195,12 +211,41 @@ def test_what_the_command_line_asks_in_vain(arguments, message, own_home):
     assert message in caught.value.message
 
 
-def test_a_dockerfile_is_built_elsewhere(own_home):
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["dir"], DockerfileBuild(Path("dir"))),
+        (
+            [
+                *("dir", "--file", "a/b:c", "--target", "first", "--build-arg", "A=1"),
+                *("--build-arg", "B=2", "--base-image", "debian=d.tar", "--limit", "2h"),
+            ],
+            DockerfileBuild(
+                Path("dir"),
+                Path("a/b:c"),
+                "first",
+                ("A=1", "B=2"),
+                (BaseImage("docker.io/library/debian:latest", Path("d.tar")),),
+                7200.0,
+            ),
+        ),
+    ],
+)
+def test_what_is_built_of_a_dockerfile(arguments, expected, monkeypatch, own_home):
     from boincvm.cli.verbs import prepare as prepared
+    from boincvm.image.oci import dockerfile
 
-    with pytest.raises(UsageError) as caught:
-        prepared(["image", "build", "--from-dockerfile", "dir", "app"])()
-    assert "docker build -t app dir && docker save -o app.tar app" in caught.value.hint
+    asked = []
+
+    def build(name, wanted, **options):
+        asked.append((name, wanted, options["architecture"], options["kernel"]))
+        published(ImageStore(), SETTINGS)
+        manifest = ImageStore().open_unverified("app").manifest
+        return Built(name, "0" * 64, manifest, fresh=True)
+
+    monkeypatch.setattr(dockerfile, "build_dockerfile", build)
+    assert prepared(["image", "build", "--from-dockerfile", *arguments, "app"])() == 0
+    assert asked == [("app", expected, "amd64", "debian")]
 
 
 def test_the_own_command_runs_where_no_command_is_given(tmp_path, monkeypatch, own_home):
