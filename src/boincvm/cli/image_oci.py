@@ -20,6 +20,7 @@ _OF_DOCKERFILES = {
     "target": "target",
     "base_image": "base-image",
     "limit": "limit",
+    "no_network": "no-network",
 }
 """Options that have a meaning for a Dockerfile alone."""
 
@@ -56,6 +57,11 @@ def add_arguments(build: argparse.ArgumentParser) -> None:
         default=[],
         help="with a Dockerfile: its FROM NAME is the container in this archive, which is as for"
         " --from-oci, and no registry is asked; repeatable",
+    )
+    build.add_argument(
+        "--no-network",
+        action="store_true",
+        help="with a Dockerfile: what it runs reaches no network, and nothing comes of a registry",
     )
     build.add_argument(
         "--limit",
@@ -128,7 +134,12 @@ def _build_dockerfile(arguments: argparse.Namespace) -> "Built":
     from boincvm.image.build import DEBIAN
     from boincvm.image.interruption import terminable
     from boincvm.image.oci.base_images import parse_base_images
-    from boincvm.image.oci.dockerfile import DockerfileBuild, build_dockerfile, read_arguments
+    from boincvm.image.oci.dockerfile import (
+        DEFAULT_LIMIT,
+        DockerfileBuild,
+        build_dockerfile,
+        read_arguments,
+    )
     from boincvm.image.progress import to_standard_error
     from boincvm.machine.build_machine import booted, booted_with_files
 
@@ -148,7 +159,8 @@ def _build_dockerfile(arguments: argparse.Namespace) -> "Built":
         target=arguments.target or "",
         arguments=read_arguments(arguments.build_arg),
         base_images=parse_base_images(arguments.base_image),
-        **({} if arguments.limit is None else {"limit": _limit(arguments.limit)}),
+        limit=DEFAULT_LIMIT if arguments.limit is None else _limit(arguments.limit),
+        network=not arguments.no_network,
     )
     with terminable():
         return build_dockerfile(

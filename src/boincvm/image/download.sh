@@ -24,9 +24,17 @@ else
     }
     # What is spared counts as installed, in a version that is new enough for every dependency.
     for package in ${BOINCVM_SPARED:-}; do
-        printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\n' "$package"
-        printf 'Multi-Arch: foreign\nVersion: 999:0\nMaintainer: none\nDescription: none\n\n'
-    done >>"$1/var/lib/dpkg/status"
+        cat >>"$1/var/lib/dpkg/status" <<END
+Package: $package
+Status: install ok installed
+Architecture: all
+Multi-Arch: foreign
+Version: 999:0
+Maintainer: none
+Description: none
+
+END
+    done
     # shellcheck disable=SC2086  # the names are checked, and one word each
     choose install $BOINCVM_PACKAGES
     if [ -n "$BOINCVM_WITH_RECOMMENDED" ]; then

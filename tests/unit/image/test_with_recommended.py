@@ -16,7 +16,7 @@ APT = """#!/bin/sh -e
 # apt-get's place: the first time it installs libc, the second time gcc, with what that recommends.
 case "$*" in
 *" install base")
-    grep -A4 '^Package: spared-1$' "$ROOT/var/lib/dpkg/status" | grep -q '^Version: 999:0$'
+    grep -A5 '^Package: spared-1$' "$ROOT/var/lib/dpkg/status" | grep -q '^Version: 999:0$'
     grep -A1 '^Package: spared-2$' "$ROOT/var/lib/dpkg/status" | grep -q ' ok installed$'
     echo "$DEBS/libc_1_amd64.deb" >>"$BOINCVM_CHOSEN" ;;
 *"Install-Recommends=true install gcc")

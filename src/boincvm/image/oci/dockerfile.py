@@ -70,6 +70,8 @@ class DockerfileBuild(NamedTuple):
     base_images: tuple[BaseImage, ...] = ()
     limit: float = DEFAULT_LIMIT
     """Seconds within which the container must be built."""
+    network: bool = True
+    """Whether the machine reaches registries, and whatever this computer reaches."""
 
 
 def read_arguments(texts: Sequence[str]) -> tuple[str, ...]:
@@ -127,8 +129,9 @@ def build_dockerfile(
         build = _prepare(asked, dockerfile, kind, directory, progress)
         container = directory / "container.tar"
         with open_builder(store, kind, mirror, boot, progress) as builder:
-            spec = _machine(builder, kind, directory)
-            with progress.step("building the container in a machine"):
+            spec = _machine(builder, kind, directory, network=asked.network)
+            kind_of_network = "a network" if asked.network else "no network"
+            with progress.step(f"building the container in a machine with {kind_of_network}"):
                 _build(spec, build, container, asked.limit, boot_builder, progress)
         build.sent.unlink()
         return build_container(
@@ -179,7 +182,9 @@ def _pack(sent: Path, directory: Path, dockerfile: Dockerfile, progress: Progres
     return contents.size
 
 
-def _machine(builder: Image, architecture: ImageArchitecture, directory: Path) -> MachineSpec:
+def _machine(
+    builder: Image, architecture: ImageArchitecture, directory: Path, *, network: bool
+) -> MachineSpec:
     machine = directory / "machine"
     machine.mkdir(mode=0o700)
     return MachineSpec(
@@ -190,7 +195,7 @@ def _machine(builder: Image, architecture: ImageArchitecture, directory: Path) -
         memory=MEMORY,
         cpus=min(processors(), _MOST_CPUS),
         disk_size=DISK,
-        network=True,
+        network=network,
         architecture=architecture.machine,
     )
 

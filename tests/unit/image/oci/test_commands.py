@@ -192,6 +192,7 @@ def test_what_a_container_has_stays_unless_it_is_in_the_way(tree):
         (["--build-arg", "A=1", "app"], "--build-arg without --from-dockerfile"),
         (["--base-image", "a=b", "app"], "--base-image without --from-dockerfile"),
         (["--limit", "1h", "app"], "--limit without --from-dockerfile"),
+        (["--no-network", "app"], "--no-network without --from-dockerfile"),
         (["--from-dockerfile", "."], "no name for the image"),
         (["--from-dockerfile", ".", "--pip", "x", "app"], "--pip with --from-dockerfile"),
         (["--from-dockerfile", ".", "--if-missing", "app"], "--if-missing with --from-dockerfile"),
@@ -219,6 +220,7 @@ def test_what_the_command_line_asks_in_vain(arguments, message, own_home):
             [
                 *("dir", "--file", "a/b:c", "--target", "first", "--build-arg", "A=1"),
                 *("--build-arg", "B=2", "--base-image", "debian=d.tar", "--limit", "2h"),
+                "--no-network",
             ],
             DockerfileBuild(
                 Path("dir"),
@@ -227,6 +229,7 @@ def test_what_the_command_line_asks_in_vain(arguments, message, own_home):
                 ("A=1", "B=2"),
                 (BaseImage("docker.io/library/debian:latest", Path("d.tar")),),
                 7200.0,
+                network=False,
             ),
         ),
     ],
@@ -240,8 +243,8 @@ def test_what_is_built_of_a_dockerfile(arguments, expected, monkeypatch, own_hom
     def build(name, wanted, **options):
         asked.append((name, wanted, options["architecture"], options["kernel"]))
         published(ImageStore(), SETTINGS)
-        manifest = ImageStore().open_unverified("app").manifest
-        return Built(name, "0" * 64, manifest, fresh=True)
+        with ImageStore().open_unverified("app") as image:
+            return Built(name, image.digest, image.manifest, fresh=True)
 
     monkeypatch.setattr(dockerfile, "build_dockerfile", build)
     assert prepared(["image", "build", "--from-dockerfile", *arguments, "app"])() == 0

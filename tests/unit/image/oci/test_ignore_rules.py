@@ -18,7 +18,7 @@ def is_left_out(rules: str, path: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("rules", "out", "kept"),
+    ("rules", "out", "sent"),
     [
         ("", [], ["a", ".dockerignore"]),
         ("# *\n\n   \n", [], ["a"]),
@@ -46,13 +46,13 @@ def is_left_out(rules: str, path: str) -> bool:
         ("donn\u00e9es", ["donn\u00e9es"], []),
     ],
 )
-def test_what_the_rules_leave_out(rules: str, out: list[str], kept: list[str]) -> None:
+def test_what_the_rules_leave_out(rules: str, out: list[str], sent: list[str]) -> None:
     if "[]z" in rules:
         with pytest.raises(InputFileError, match="line 3"):
             IgnoreRules(rules.encode())
         rules = rules.removesuffix("\n[]z")
     assert [path for path in out if not is_left_out(rules, path)] == []
-    assert [path for path in kept if is_left_out(rules, path)] == []
+    assert [path for path in sent if is_left_out(rules, path)] == []
 
 
 def test_a_name_that_is_no_utf8() -> None:
@@ -60,7 +60,7 @@ def test_a_name_that_is_no_utf8() -> None:
     assert rules.leaves_out(rules.fitting([b"a\xffb".decode(errors="surrogateescape")]))
 
 
-def test_only_with_an_exception_something_below_may_be_kept() -> None:
+def test_only_with_an_exception_something_below_may_be_sent() -> None:
     assert not IgnoreRules(b"a\nb").has_exceptions
     assert IgnoreRules(b"a\n!b").has_exceptions
 
