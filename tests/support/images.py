@@ -4,7 +4,8 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,7 @@ def ready_image(
     snapshots afterwards. All tests together may have six, which is how many are kept.
     """
     named = [word for package in packages for word in ("--package", package)]
-    # One for all workers of pytest-xdist: their base directories have a common parent.
-    with (tmp_path_factory.getbasetemp().parent / f"image-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(tmp_path_factory, name):
         for arguments in (
             ["build", "--if-missing", "--architecture", architecture, *named, name],
             *(["warm", *shape, name] for shape in shapes),
@@ -46,6 +45,15 @@ def ready_image(
             )
     with ImageStore().open(name) as image:
         return image.directory
+
+
+@contextmanager
+def alone(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[None]:
+    """Keep other workers of pytest-xdist from building this image."""
+    # Their base directories have a common parent.
+    with (tmp_path_factory.getbasetemp().parent / f"image-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def earlier_digest(

@@ -4,21 +4,21 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from boincvm.image.store import ImageStore
 from support.command_line import BOINCVM
 from support.containers import Entry, oci_archive, tar_of
+from support.dockerfile_builder import ready_dockerfile_builder
+from support.golden_home import link_images
+from support.image_home import new_home
 
-# The first build makes the image of the machines that build, and may wait for others that fetch
-# packages; it is cached among the tests' images.
+# The first time, the image of the machines that build is made; each time, images wait for others
+# that fetch packages.
 pytestmark = pytest.mark.timeout(1200)
 
 PAGE = Path(__file__).parents[2] / "docs/images.md"
-NAME = "test-dockerfile"
 SOURCE = """\
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,16 +46,31 @@ CMD ["sh", "-c", "cd /src && ls && cat /made"]
 """
 
 
-def boincvm(line: str, directory: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the environment of a user who has no other image than the machines' that build."""
+    builder = ready_dockerfile_builder(tmp_path_factory)
+    directory = tmp_path_factory.mktemp("home") / "of another user"
+    environment = new_home(directory)
+    link_images(directory / "data/images", builder)
+    return environment
+
+
+def boincvm(home: dict[str, str], line: str, directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BOINCVM, *shlex.split(line)],
         cwd=directory,
+        env=home,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=1100,
+        timeout=600,
         check=False,
     )
+
+
+def images(home: dict[str, str], kind: str) -> list[str]:
+    return sorted(os.listdir(Path(home["BOINCVM_HOME"]) / "data/images" / kind))
 
 
 @pytest.fixture(scope="module")
@@ -71,36 +86,34 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
+def directory(tmp_path: Path) -> Path:
+    """Return the context of a build."""
     (tmp_path / "Dockerfile").write_text(DOCKERFILE)
     (tmp_path / ".dockerignore").write_text("*\n!data*\n*.old\n")
     for name in ("data.txt", "data.old", "secret"):
         (tmp_path / name).touch()
-    yield tmp_path
-    store = ImageStore()
-    if NAME in store.names():
-        store.remove(NAME)
+    return tmp_path
 
 
-def test_the_page_is_true(directory: Path, base: Path) -> None:
+def test_the_page_is_true(home: dict[str, str], directory: Path, base: Path) -> None:
     """Build the page's way, with a base image that is in a file: tests reach no registry."""
     section = PAGE.read_text().partition("## From a Dockerfile\n")[2].partition("\n## ")[0]
-    build, run = re.findall(r"^\$ boincvm (.*) app$", section, re.MULTILINE)
-    before = os.listdir(ImageStore().builds)
+    build, run = re.findall(r"^\$ boincvm (.*)$", section, re.MULTILINE)
     options = f"--base-image tools:1={base} --build-arg WHO=me --target made"
-    built = boincvm(f"{build} {options} {NAME}", directory)
+    built = boincvm(home, f"{build} {options}", directory)
     assert built.returncode == 0, built.stderr
     assert "STEP 4/6: COPY . /src/" in built.stderr
-    assert set(os.listdir(ImageStore().builds)) <= {*before, "lock"}
-    ran = boincvm(f"{run} {NAME}", directory)
+    assert images(home, "builds") == ["lock"]
+    ran = boincvm(home, run, directory)
     assert ran.stdout == "data.txt\nmade by me\n", ran.stderr
 
 
-def test_a_step_that_fails(directory: Path, base: Path) -> None:
+def test_a_step_that_fails(home: dict[str, str], directory: Path, base: Path) -> None:
     options = f"--base-image tools:1={base} --target tools"
-    line = f"image build --from-dockerfile {directory} {options} {NAME}"
-    failed = boincvm(line, directory.parent)
-    assert failed.returncode == 222
+    line = f"image build --from-dockerfile {directory} {options} failed"
+    failed = boincvm(home, line, directory.parent)
+    assert failed.returncode == 222, failed.stderr
     assert 'STEP 2/2: RUN ["/bin/make-it", "/nowhere/made"] ended with 7' in failed.stderr
     assert "    no /nowhere/made\n" in failed.stderr
-    assert NAME not in ImageStore().names()
+    assert "failed" not in images(home, "names")
+    assert images(home, "builds") == ["lock"]
