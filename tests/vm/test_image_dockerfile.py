@@ -64,7 +64,7 @@ def boincvm(home: dict[str, str], line: str, directory: Path) -> subprocess.Comp
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1100,
         check=False,
     )
 

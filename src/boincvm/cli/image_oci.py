@@ -89,7 +89,9 @@ def build(arguments: argparse.Namespace) -> "Built":
     """Build the image of a container. Raises BoincvmError."""
     is_dockerfile = arguments.from_dockerfile is not None
     option = "--from-dockerfile" if is_dockerfile else "--from-oci"
-    for attribute, other in _NOT_OF_CONTAINERS.items():
+    # With a Dockerfile, --file names it.
+    others = _NOT_OF_CONTAINERS if is_dockerfile else {**_NOT_OF_CONTAINERS, "file": "file"}
+    for attribute, other in others.items():
         if getattr(arguments, attribute):
             raise UsageError(
                 f"found --{other} with {option}, expected only the container",
@@ -111,11 +113,6 @@ def _build_archive(arguments: argparse.Namespace) -> "Built":
     from boincvm.image.progress import to_standard_error
     from boincvm.machine.build_machine import booted
 
-    if arguments.file:
-        raise UsageError(
-            "found --file with --from-oci, expected only the container",
-            hint="what is to be in the image goes into the container: boincvm help images",
-        )
     with terminable():
         return build_container(
             arguments.name,
