@@ -5,13 +5,18 @@ opens the file.
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from boincvm.errors import ProgramStartError
+from boincvm.host.files import open_regular
 from boincvm.job.model import InputFile, Job, MachineTask, OutputFile
 from boincvm.job.values import UnexpectedValueError, describe, filled_text
 from boincvm.portable_names import folded
+
+_INTERPRETERS = {".py": "python3", ".sh": "sh", ".pl": "perl", ".R": "Rscript"}
+"""Programs that read scripts, by the suffix of these."""
 
 
 def relative_path(value: object) -> PurePosixPath:
@@ -60,7 +65,23 @@ def own_program_hint(job: Job[MachineTask], task: MachineTask) -> str:
     is_sent = any(item.destination == PurePosixPath(name) for item in job.inputs)
     if not is_sent and not (job.directory / name).is_file():
         return ""
+    interpreter = _INTERPRETERS.get(PurePosixPath(name).suffix)
+    if interpreter is not None and not _names_interpreter(job.directory / name):
+        shown = shlex.quote(name)
+        return (
+            f"there is {describe(name)}, a script: hand it in, and name the program that reads it:"
+            f" --input {shown} -- {interpreter} {shown}"
+        )
     return f"there is {describe(f'./{name}')}, did you mean that? Without ./ it is the guest's own"
+
+
+def _names_interpreter(path: Path) -> bool:
+    """Tell whether a script begins with #!; if it cannot be read, that is not known."""
+    try:
+        with open_regular(path) as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return True
 
 
 def check_program(job: Job[MachineTask]) -> None:

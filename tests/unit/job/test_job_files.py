@@ -186,6 +186,20 @@ def test_a_program_that_cannot_be_in_the_guest(
     assert refused.value.exit_code == 127
 
 
+def test_a_script_that_names_no_interpreter_is_an_input_of_one(tmp_path: Path) -> None:
+    def hint(name: str) -> str:
+        return own_program_hint(Job((MachineTask((name,)),), tmp_path), MachineTask((name,)))
+
+    assert hint("analyse.py") == ""  # not here
+    (tmp_path / "analyse.py").write_text("print(1)\n")
+    assert hint("analyse.py") == (
+        "there is 'analyse.py', a script: hand it in, and name the program that reads it:"
+        " --input analyse.py -- python3 analyse.py"
+    )
+    (tmp_path / "analyse.py").write_text("#!/usr/bin/python3\n")
+    assert hint("analyse.py").startswith("there is './analyse.py', did you mean that?")
+
+
 def test_what_a_program_that_is_named_by_a_path_lacks(tmp_path: Path) -> None:
     def hint(program: str, directory: str | None = None) -> str:
         where = None if directory is None else PurePosixPath(directory)
