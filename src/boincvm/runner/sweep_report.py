@@ -168,7 +168,8 @@ class TextReport:
         return ", ".join(parts)
 
     def _status(self) -> str:
-        what = f"{len(self._running)} running" if self._running else "starting machines"
+        has_begun = self._running or self.done or self.failures
+        what = f"{len(self._running)} running" if has_begun else "starting machines"
         return f"boincvm: {what}, {self._counts()}; {_duration(monotonic() - self._begin)} so far"
 
     def _draw(self) -> None:

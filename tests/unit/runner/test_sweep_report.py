@@ -93,6 +93,17 @@ async def test_no_line_once_all_have_ended(
     assert "starting machines" not in capfd.readouterr().err
 
 
+async def test_the_line_between_two_inputs_tells_of_no_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The machines have started long ago, or each input has its own."""
+    reported = Reported(tmp_path, 2, on_terminal=True)
+    await reported.end(1)
+    errors = capfd.readouterr().err
+    assert "boincvm: 0 running, 1 done, 0 failed, 1 left" in errors
+    assert "starting machines" not in errors
+
+
 async def test_output_in_the_order_of_the_inputs(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
