@@ -170,6 +170,17 @@ class ImageStore:
             return []
         return sorted(path.name for path in self._names.iterdir() if not path.name.startswith("."))
 
+    def note_use(self, name: str) -> None:
+        """Take note that `name` is used now. Raises OSError."""
+        os.utime(self._names / name)
+
+    def names_unused_since(self, begin: float) -> list[str]:
+        """Return the names of which no use was noted since `begin`, in seconds since 1970.
+
+        Raises OSError.
+        """
+        return [name for name in self.names() if (self._names / name).stat().st_mtime < begin]
+
     def digest_of(self, name: str, *, may_build: bool = True) -> str:
         """Return the digest that `name` stands for.
 
@@ -305,19 +316,35 @@ class ImageStore:
         """
         check_image_name(name, is_new=False)
         with locks.exclusive(self._lock):
-            path = self._names / name
-            if not path.exists():
-                raise self._missing(name, may_build=False)
-            digest = path.read_text(encoding="ascii", errors="replace").strip()
-            others = {self._named(other) for other in self.names() if other != name}
-            owners = self.owners().get(digest, [])
-            if digest not in others and not owners and not self._remove_object(digest):
-                raise UsageError(
-                    f"image {name} is in use by a running machine",
-                    hint="wait until that run ends, then try again",
-                )
-            path.unlink()
-            return owners
+            return self._remove(name)
+
+    def remove_unused(self, name: str, begin: float) -> str | None:
+        """Remove `name` as `remove` does, unless its use was noted since `begin` after all.
+
+        Returns the digest that it stood for, or None if it stays. Raises ImageMissingError,
+        UsageError, OSError.
+        """
+        with locks.exclusive(self._lock):
+            if (self._names / name).stat().st_mtime >= begin:
+                return None
+            digest = self._named(name)
+            self._remove(name)
+            return digest
+
+    def _remove(self, name: str) -> list[str]:
+        path = self._names / name
+        if not path.exists():
+            raise self._missing(name, may_build=False)
+        digest = path.read_text(encoding="ascii", errors="replace").strip()
+        others = {self._named(other) for other in self.names() if other != name}
+        owners = self.owners().get(digest, [])
+        if digest not in others and not owners and not self._remove_object(digest):
+            raise UsageError(
+                f"image {name} is in use by a running machine",
+                hint="wait until that run ends, then try again",
+            )
+        path.unlink()
+        return owners
 
     # References.
 

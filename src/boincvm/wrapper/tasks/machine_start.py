@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from pathlib import Path
 
-from boincvm.errors import JobFileError, UsageError
+from boincvm.errors import UsageError
 from boincvm.host.programs import prefer_programs_of
 from boincvm.hypervisor.choice import choose
 from boincvm.hypervisor.contract import Driver, MachineSpec
 from boincvm.hypervisor.needs import Needs
 from boincvm.hypervisor.registry import open_driver
-from boincvm.image.pack import MOST_PATCHES, open_packed, packed_name, patch_names
 from boincvm.image.store import Image, ImageStore
 from boincvm.job.model import DriverRequest, Limits
 from boincvm.machine.errors import SavedMachineError
@@ -22,6 +20,7 @@ from boincvm.machine.start_source import Boot, Clone, Restore, StartSource
 from boincvm.side_thread import in_side_thread
 from boincvm.wrapper.guest_init_data import guest_init_data
 from boincvm.wrapper.log import log
+from boincvm.wrapper.tasks.app_images import open_app_image
 from boincvm.wrapper.tasks.guest_requests import Messenger
 from boincvm.wrapper.tasks.resolve import JobContext
 
@@ -33,8 +32,6 @@ SETTINGS = Settings(
 INIT_DATA = "init_data.xml"
 QEMU_FILE = "qemu.tar.xz"
 """The logical name of QEMU that comes as a file of the app version."""
-IMAGE_DIRECTORY = "boincvm-images"
-"""The directory, in the project's, of images that came as files of an app version, unpacked."""
 
 
 class TaskMachine(ManagedMachine):
@@ -89,40 +86,8 @@ class MachineStarter:
 
     def _open_image(self, name: str) -> Image:
         """Open an image that is a file of the app version, or else one of this user's."""
-        path = self._client.resolve(name)
-        if not path.is_file():
-            return ImageStore().open(name)
-        store = ImageStore(self._context.project_directory / IMAGE_DIRECTORY)
-        # Named by the logical name, so that a new version replaces the former one.
-        own_name = packed_name(Path(name))
-        patches = self._patches(name)
-        if not patches:
-            return open_packed(path, store, own_name)
-        from boincvm.image.delivery.patched_pack import open_patched  # few app versions have any
-
-        image = open_patched(path, patches, store, own_name)
-        count = f"{len(patches)} patches" if len(patches) > 1 else "1 patch"
-        log(f"the image {image.digest[:12]} is {name} with {count}")
-        return image
-
-    def _patches(self, name: str) -> list[Path]:
-        """Return the patch files that follow the packed image `name`. Raises BoincvmError."""
-        names = patch_names(name)
-        paths = [self._client.resolve(one) for one in names]
-        are_here = [path.is_file() for path in paths]
-        count = are_here.index(False) if False in are_here else len(paths)
-        if any(are_here[count:]):
-            raise JobFileError(
-                f"{names[are_here.index(True, count)]} is here, and {names[count]} is not, which"
-                " it follows",
-                hint="the app version must have all patches of its image",
-            )
-        if count > MOST_PATCHES:
-            raise JobFileError(
-                f"more than {MOST_PATCHES} patches follow {name}",
-                hint="make one in place of several: boincvm image pack --since PACKED NAME FILE",
-            )
-        return paths[:count]
+        image = open_app_image(name, self._client.resolve, self._context.project_directory)
+        return ImageStore().open(name) if image is None else image
 
     async def _driver(
         self, name: str, spec: MachineSpec, image: Image, request: DriverRequest
