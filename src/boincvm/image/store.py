@@ -170,6 +170,12 @@ class ImageStore:
             return []
         return sorted(path.name for path in self._names.iterdir() if not path.name.startswith("."))
 
+    def digests(self) -> set[str]:
+        """Return the digests of all images that are here, even of those without a name."""
+        if not self._objects.is_dir():
+            return set()
+        return {path.name for path in self._objects.iterdir() if _is_digest(path.name)}
+
     def note_use(self, name: str) -> None:
         """Take note that `name` is used now. Raises OSError."""
         os.utime(self._names / name)

@@ -1,12 +1,13 @@
-"""Golden snapshots of different machines have different names."""
+"""Golden snapshots of different machines have different names, and only some of them stay."""
 
+import os
 from pathlib import Path
 
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image.store import ImageStore
 from boincvm.job.model import MachineShape
 from boincvm.machine.golden.background import command
-from boincvm.machine.golden.maker import remove_goldens
+from boincvm.machine.golden.maker import MOST, remove_goldens, remove_least_used
 from boincvm.machine.golden.snapshots import TABLE, needs, snapshot_name
 
 DIGEST = "0123456789abcdef" * 4
@@ -32,6 +33,20 @@ def test_those_of_another_name_for_the_same_image_stay(tmp_path: Path) -> None:
     (tmp_path / "names" / "other").unlink()
     remove_goldens(store, DIGEST)
     assert not table.parent.exists()
+
+
+def test_those_whose_image_has_gone_go_first(tmp_path: Path) -> None:
+    """Even if one of them was used last."""
+    store = ImageStore(tmp_path)
+    (tmp_path / "objects" / DIGEST).mkdir(parents=True)
+    ours = [f"{DIGEST[:16]}-{256 + number}-1" for number in range(MOST + 1)]
+    gone = "f" * 16 + "-256-1"
+    for last_use, name in enumerate([*ours, gone]):
+        (store.golden / name).mkdir(parents=True)
+        (store.golden / name / TABLE).touch()
+        os.utime(store.golden / name / TABLE, (last_use, last_use))
+    remove_least_used(store)
+    assert {path.name for path in store.golden.iterdir()} == set(ours[1:])
 
 
 def test_those_with_a_journal_are_others() -> None:

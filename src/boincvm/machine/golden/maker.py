@@ -67,7 +67,7 @@ async def make_golden(driver: Driver, image: Image, spec: MachineSpec, limits: L
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        _remove_least_used(together)
+        remove_least_used(ImageStore(together.parent))
         return True
 
 
@@ -154,6 +154,11 @@ def _snapshots(together: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def _remove_least_used(together: Path) -> None:
-    for path in _snapshots(together)[MOST:]:
+def remove_least_used(store: ImageStore) -> None:
+    """Remove the snapshots that are too many: first those whose image is no longer in `store`."""
+    digests = {digest[:16] for digest in store.digests()}
+    useful_first = sorted(
+        _snapshots(store.golden), key=lambda path: path.name[:16] not in digests
+    )  # stable, so the most recently used ones come first among equals
+    for path in useful_first[MOST:]:
         discard_golden(path)
