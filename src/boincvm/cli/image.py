@@ -298,6 +298,7 @@ def _build(arguments: argparse.Namespace) -> int:
                 "fresh": built.fresh,
                 "size": built.manifest.size,
                 "packages": len(built.manifest.packages),
+                "replaced": None if built.replaced is None else built.replaced.as_json(),
                 **({} if done is None else image_recipe.as_json(done)),
             }
         )
@@ -305,6 +306,8 @@ def _build(arguments: argparse.Namespace) -> int:
         verb = "has been built" if built.fresh else "already exists"
         size = format_size(built.manifest.size)
         print(f"image {built.name} {verb}: {built.digest[:12]}, {size}")
+        if built.replaced is not None:
+            print(f"  {built.replaced}")
         if done is not None:
             image_recipe.print_lock(done)
         image_oci.print_command(built)

@@ -52,6 +52,7 @@ from boincvm.image.object_files import describe, make_durable
 from boincvm.image.packages import fetch_locked, fetch_packages
 from boincvm.image.progress import Progress
 from boincvm.image.recommended import lacking_packages
+from boincvm.image.replaced import Replaced, publish
 from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
 from boincvm.image.unpack import Control
@@ -89,6 +90,8 @@ class Built:
     """False if `if_missing` was given and the image was up to date."""
     lock: Lock | None = None
     """What a fresh image was made of, if that was asked for."""
+    replaced: Replaced | None = None
+    """What the name stood for before, if that was something else."""
 
 
 def build_image(
@@ -172,8 +175,8 @@ def build_image(
         )
         manifest, made_of = _build(directory, parts, boot, progress)
         with progress.step("putting the image in its place"):
-            digest = store.publish(name, directory / "object", manifest)
-    return Built(name, digest, manifest, fresh=True, lock=made_of)
+            digest, replaced = publish(store, name, directory / "object", manifest)
+    return Built(name, digest, manifest, fresh=True, lock=made_of, replaced=replaced)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from boincvm.image.oci.container import Container, layer_content, read_container
 from boincvm.image.oci.layers import Flattening
 from boincvm.image.packages import fetch_packages
 from boincvm.image.progress import Progress
+from boincvm.image.replaced import publish
 from boincvm.image.store import ImageStore
 from boincvm.image.tree import Tree
 
@@ -88,8 +89,8 @@ def build_container(
         asked = _Asked(recipe, container, kind, mirror, own_kernel)
         manifest = _build(directory, asked, tree, boot, progress)
         with progress.step("putting the image in its place"):
-            digest = store.publish(name, directory / "object", manifest)
-    return Built(name, digest, manifest, fresh=True)
+            digest, replaced = publish(store, name, directory / "object", manifest)
+    return Built(name, digest, manifest, fresh=True, replaced=replaced)
 
 
 class _Asked(NamedTuple):
