@@ -227,6 +227,15 @@ async def test_several_tell_one_machine_at_once(tmp_path: Path) -> None:
             await asked("stop", vms="*")
 
 
+async def test_one_that_runs_is_removed_by_force_alone(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as asked:
+        await make(asked, "a", "running")
+        refused = (await asked.outcome("remove", "a"))["error"]
+        assert refused["message"] == "the machine a is running"
+        assert refused["hint"] == "boincvm rm --force switches it off and removes it"
+        assert (await asked.vm("a"))["state"] == "running"
+
+
 @pytest.mark.parametrize("verb", ["pause", "save"])
 async def test_a_shim_that_dies_meanwhile_has_not_done_it(verb: str, tmp_path: Path) -> None:
     async with controlled(tmp_path) as asked:

@@ -312,6 +312,11 @@ class MachineOperations:
         if options.get("force"):
             await self._end(machine, {})
         await machine.until(lambda: not machine.is_ending)
+        if machine.has_shim:
+            raise UsageError(
+                f"the machine {machine.id} is running",
+                hint="boincvm rm --force switches it off and removes it",
+            )
         self._machines.remove(machine)
         await self._machines.release_image(machine)
         return {"state": "removed"}
