@@ -207,7 +207,7 @@ async def test_memory_of_the_machine_used_up(slot: Slot) -> None:
 async def test_the_time_limit_counts_as_success(slot: Slot) -> None:
     slot.machine_job(
         "echo made > result; echo begin; sleep 1000",
-        "<time_limit>6</time_limit><copy_file_from_VM>result</copy_file_from_VM>",
+        "<time_limit>15</time_limit><copy_file_from_VM>result</copy_file_from_VM>",
     )
     end = await slot.run()
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
@@ -217,7 +217,7 @@ async def test_the_time_limit_counts_as_success(slot: Slot) -> None:
 async def test_a_time_limit_leaves_time_to_save(slot: Slot) -> None:
     slot.machine_job(
         "trap 'sleep 4; echo made > result; exit' TERM; echo begin; while :; do sleep 0.1; done",
-        "<time_limit>6</time_limit><copy_file_from_VM>result</copy_file_from_VM>",
+        "<time_limit>15</time_limit><copy_file_from_VM>result</copy_file_from_VM>",
     )
     end = await slot.run()
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
