@@ -4,7 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boincvm.cli.parser import option
 from boincvm.errors import UsageError
+from boincvm.job import values
+from boincvm.job.values import UnexpectedValueError, describe
 
 if TYPE_CHECKING:
     from boincvm.image.build import Built
@@ -65,6 +68,7 @@ def add_arguments(build: argparse.ArgumentParser) -> None:
     )
     build.add_argument(
         "--limit",
+        type=option(_limit),
         metavar="TIME",
         help="with a Dockerfile: the time within which its container must be built; default: 1h",
     )
@@ -156,7 +160,7 @@ def _build_dockerfile(arguments: argparse.Namespace) -> "Built":
         target=arguments.target or "",
         arguments=read_arguments(arguments.build_arg),
         base_images=parse_base_images(arguments.base_image),
-        limit=DEFAULT_LIMIT if arguments.limit is None else _limit(arguments.limit),
+        limit=DEFAULT_LIMIT if arguments.limit is None else arguments.limit,
         network=not arguments.no_network,
     )
     with terminable():
@@ -172,18 +176,14 @@ def _build_dockerfile(arguments: argparse.Namespace) -> "Built":
         )
 
 
-def _limit(text: str) -> float:
-    """Read how long a build may take. Raises UsageError."""
-    from boincvm.durations import format_duration, parse_duration
+def _limit(text: object) -> float:
+    """Read how long a build may take."""
+    from boincvm.durations import format_duration
     from boincvm.image.oci.dockerfile import LONGEST_LIMIT
 
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"found --limit {text[:80]!r}: {error}") from error
-    if not 0 < seconds <= LONGEST_LIMIT:
-        longest = format_duration(LONGEST_LIMIT)
-        raise UsageError(f"found --limit {text[:80]!r}, expected more than 0 and at most {longest}")
+    seconds = values.duration(text)
+    if seconds > LONGEST_LIMIT:
+        raise UnexpectedValueError(describe(text), f"at most {format_duration(LONGEST_LIMIT)}")
     return seconds
 
 

@@ -3,7 +3,8 @@
 import argparse
 
 from boincvm.cli.output import print_indented_json
-from boincvm.cli.parser import add_verb
+from boincvm.cli.parser import add_verb, option
+from boincvm.job import values
 
 _SHRINK = """\
 Make a smaller image of another one, which stays as it is. Without a command, what the disk does
@@ -33,10 +34,16 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="a file that the command writes in /work and that must be the same; repeatable",
     )
     shrink.add_argument(
-        "--memory", metavar="SIZE", help="of the machines; default: 512M, or what the image needs"
+        "--memory",
+        type=option(values.memory),
+        metavar="SIZE",
+        help="of the machines; default: 512M, or what the image needs",
     )
     shrink.add_argument(
-        "--limit", metavar="TIME", help="the time that the command may take; default: 1h"
+        "--limit",
+        type=option(values.duration),
+        metavar="TIME",
+        help="the time that the command may take; default: 1h",
     )
     shrink.add_argument(
         "--dry-run", action="store_true", help="only find out what would be left out, and tell"
@@ -48,15 +55,14 @@ def shrink(arguments: argparse.Namespace) -> int:
     """Do what `arguments` say; return the exit code. Raises BoincvmError."""
     from dataclasses import asdict
 
-    from boincvm.durations import parse_duration
     from boincvm.image.interruption import terminable
     from boincvm.image.progress import to_standard_error
     from boincvm.image.shrink import LIMIT, Command, shrink_image
     from boincvm.image.store import ImageStore
     from boincvm.machine.build_machine import booted
-    from boincvm.sizes import format_size, parse_size
+    from boincvm.sizes import format_size
 
-    limit = LIMIT if arguments.limit is None else parse_duration(arguments.limit)
+    limit = LIMIT if arguments.limit is None else arguments.limit
     command = Command(tuple(arguments.command or ()), tuple(arguments.output), limit)
     store = ImageStore()
     with terminable(), store.open(arguments.name) as image:
@@ -65,7 +71,7 @@ def shrink(arguments: argparse.Namespace) -> int:
             arguments.new_name or f"{arguments.name}-small",
             store,
             command if command.argv else None,
-            memory=0 if arguments.memory is None else parse_size(arguments.memory),
+            memory=arguments.memory or 0,
             force=arguments.force,
             is_trial=arguments.dry_run,
             boot=booted,

@@ -234,3 +234,13 @@ def test_an_image_is_replaced_only_by_force(store: ImageStore) -> None:
 def test_a_command_after_another_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["image", "ls", "--", "true"]) == ExitCode.USAGE
     assert "unrecognized arguments: -- true" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"), [("--limit", "a duration above 0"), ("--memory", "a size from")]
+)
+def test_a_value_that_makes_no_sense(
+    option: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["image", "shrink", "sci", option, "nonsense", "--", "true"]) == ExitCode.USAGE
+    assert f"'nonsense', expected {expected}" in capsys.readouterr().err
