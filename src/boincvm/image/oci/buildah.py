@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from boincvm.errors import ImageBuildError, LimitError
+from boincvm.guestlink.guest_paths import ENVIRONMENT, WORK
 from boincvm.guestlink.program import ProgramEnd
 from boincvm.image.configure import Log
 from boincvm.image.machine import BuildMachine
@@ -29,14 +30,8 @@ DOCKERFILE, IGNORE, REGISTRIES, CONTEXT = "Dockerfile", "ignore", "registries.co
 OF_REGISTRIES = b'unqualified-search-registries = ["docker.io"]\nshort-name-mode = "disabled"\n'
 """The content of REGISTRIES: `FROM debian:12` means what it means for Docker."""
 _SHORT_NAMES = "/etc/containers/registries.conf.d"
-_WORK = PurePosixPath("/work")
 _SENT, _CONTAINER = "build.tar", "container.tar"
 _NAME = "container:latest"
-_ENVIRONMENT = {
-    "HOME": "/root",
-    "LANG": "C.UTF-8",
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-}
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 _STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP \d+/\d+: .*")
 _ERROR = re.compile(r'Error: (?:building at STEP ".*?": )?(.*)')
@@ -159,12 +154,12 @@ async def build_in(
         raise ImageBuildError(
             f"the machine's disk of {format_size(DISK)} is full: context and base images do not fit"
         ) from error
-    sent = str(_WORK / _SENT)
-    await _run(machine, ["tar", "-C", str(_WORK), "-xf", sent], "unpacking the context")
+    sent = str(WORK / _SENT)
+    await _run(machine, ["tar", "-C", str(WORK), "-xf", sent], "unpacking the context")
     # Without Debian's list, `FROM fedora` is Docker's, and not of the registry of Fedora.
     await _run(machine, ["rm", "-rf", sent, _SHORT_NAMES], "removing the context's archive")
     for number, (base, form) in enumerate(asked.base_images):
-        path = f"{form}:{_WORK / _archive_name(number)}"
+        path = f"{form}:{WORK / _archive_name(number)}"
         what = f"unpacking {base.name}"
         with progress.step(what):
             printed = await _run(machine, [*_buildah(), "pull", "--quiet", path], what)
@@ -178,7 +173,7 @@ async def build_in(
     output.end_step()
     what = "saving the container"
     with progress.step(what):
-        path = f"docker-archive:{_WORK / _CONTAINER}:{_NAME}"
+        path = f"docker-archive:{WORK / _CONTAINER}:{_NAME}"
         await _run(machine, [*_buildah(), "push", "--quiet", _NAME, path], what)
         await machine.get(PurePosixPath(_CONTAINER), container, MOST_BYTES)
 
@@ -189,7 +184,7 @@ def environment(ours: Mapping[str, str] = os.environ) -> dict[str, str]:
     It gives them to what a Dockerfile runs, too, but they do not get into the container.
     """
     names = [name for lower in _PROXIES for name in (lower, lower.upper())]
-    return {**_ENVIRONMENT, **{name: ours[name] for name in names if name in ours}}
+    return {**ENVIRONMENT, **{name: ours[name] for name in names if name in ours}}
 
 
 def _archive_name(number: int) -> str:
@@ -197,7 +192,7 @@ def _archive_name(number: int) -> str:
 
 
 def _buildah() -> list[str]:
-    registries = str(_WORK / REGISTRIES)
+    registries = str(WORK / REGISTRIES)
     return ["buildah", "--storage-driver", "overlay", "--registries-conf", registries]
 
 
@@ -206,11 +201,11 @@ def _build_command(asked: ContainerBuild) -> list[str]:
         *_buildah(),
         *("bud", "--isolation", "chroot", "--format", "docker", "--tag", _NAME),
         "--pull=false",  # what is not here is pulled all the same
-        f"--ignorefile={_WORK / IGNORE}",  # what is to be left out has been
-        f"--file={_WORK / DOCKERFILE}",
+        f"--ignorefile={WORK / IGNORE}",  # what is to be left out has been
+        f"--file={WORK / DOCKERFILE}",
         *([f"--target={asked.target}"] if asked.target else []),
         *(f"--build-arg={argument}" for argument in asked.arguments),
-        str(_WORK / CONTEXT),
+        str(WORK / CONTEXT),
     ]
 
 

@@ -130,7 +130,10 @@ def test_what_the_machine_is_asked(tmp_path: Path) -> None:
     assert tag[-3:] == ["tag", IDENTIFIER, base.name]
     assert bud[-4:-1] == ["--target=--last", "--build-arg=A=1", "--build-arg=B=-x y"]
     assert bud[-1] == str(WORK / "context")
-    assert push[-2:] == ["container:latest", f"docker-archive:{WORK}/container.tar:container:latest"]
+    assert push[-2:] == [
+        "container:latest",
+        f"docker-archive:{WORK}/container.tar:container:latest",
+    ]
     steps = [line.partition("] ")[2].strip() for line in shown]
     assert steps == [
         "unpacking docker.io/library/debian:12",
