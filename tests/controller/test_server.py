@@ -15,7 +15,7 @@ from boincvm.controller.serve import server as server_module
 from boincvm.controller.serve.auth import Policy
 from boincvm.controller.serve.server import ListenAddress, Server
 from support.controller.faces import BEARER, JSON, LIMIT, TOKEN, Faces, bounded
-from support.host_delays import host_delays
+from support.host_delays import host_delays, within
 from support.on_terminal import on_terminal
 
 pytestmark = pytest.mark.timeout(60)
@@ -203,7 +203,8 @@ async def watched(tmp_path):
         assert not made.socket.exists()
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     if left:
-        await asyncio.wait(left, timeout=LIMIT)
+        with within(1):
+            await asyncio.wait(left, timeout=LIMIT)
     assert not [task for task in left if not task.done()]
 
 
