@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.host import renames
+from boincvm.host import patience, renames
 from boincvm.host import win32_windows as win32
 from boincvm.host.atomic_files import write_atomically
 from boincvm.host.files import create_new, open_regular, read_regular
@@ -50,11 +50,11 @@ def scanned(path: Path, seconds: float) -> Iterator[None]:
 
 
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renames, "PATIENCE", LIMIT)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE", LIMIT)
 
 
-def test_a_scanned_file_is_replaced_and_removed(tmp_path: Path, patience: None) -> None:
+def test_a_scanned_file_is_replaced_and_removed(tmp_path: Path, patient: None) -> None:
     path = tmp_path / "state"
     path.write_bytes(b"old")
     with scanned(path, 0.2):
@@ -69,7 +69,7 @@ def test_a_scanned_file_is_replaced_and_removed(tmp_path: Path, patience: None) 
 def test_one_that_stays_open_keeps_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renames, "PATIENCE", 0.1)
+    monkeypatch.setattr(patience, "PATIENCE", 0.1)
     path = tmp_path / "state"
     path.write_bytes(b"old")
     with scanned(path, LIMIT), pytest.raises(PermissionError):
@@ -90,7 +90,7 @@ def test_an_error_that_stays_is_reported_at_once(
     def refuse(*_: object) -> None:  # wine, run by root, replaces what is read-only
         raise PermissionError(errno.EACCES, "denied", None, win32.ACCESS_DENIED)
 
-    monkeypatch.setattr(renames, "Event", NoPause)
+    monkeypatch.setattr(patience, "Event", NoPause)
     directory, path, new = (tmp_path / name for name in ("directory", "state", "new"))
     directory.mkdir()
     path.write_bytes(b"old")

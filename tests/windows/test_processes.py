@@ -1,6 +1,9 @@
 """Child processes on Windows: a job holds them, suspends them, and ends them with us."""
 
+import _winapi
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,6 +13,7 @@ import pytest
 
 from boincvm.boinc import client_liveness
 from boincvm.boinc.client_liveness import ClientLiveness
+from boincvm.host import patience
 from boincvm.host import win32_windows as win32
 from boincvm.host.job_objects_windows import JobObject
 from boincvm.host.process_tree import CONTINUE, KILL, STOP, children, descendants, own_usage, send
@@ -56,6 +60,34 @@ async def test_the_status_of_a_child(tmp_path: Path, status: int) -> None:
         assert await process.wait() == status
         assert await process.wait() == status
     assert not process.is_running
+    process.end()
+
+
+def test_an_error_names_the_program_that_cannot_be_started(tmp_path: Path) -> None:
+    program = tmp_path / "program.exe"
+    program.write_text("none")
+    with pytest.raises(OSError, match=r"program\.exe"):
+        ChildProcess([str(program)], directory=tmp_path)
+
+
+async def test_a_program_that_is_scanned_starts_when_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.exe"
+    shutil.copyfile(os.environ["COMSPEC"], program)
+    nobody_else = 0
+    scanner = _winapi.CreateFile(
+        str(program), _winapi.GENERIC_READ, nobody_else, 0, _winapi.OPEN_EXISTING, 0, 0
+    )
+
+    class ScannerEnds:
+        def wait(self, _seconds: float) -> None:
+            _winapi.CloseHandle(scanner)
+
+    monkeypatch.setattr(patience, "Event", ScannerEnds)
+    process = ChildProcess(["program", "/c", "exit 3"], program=program, directory=tmp_path)
+    async with asyncio.timeout(LIMIT):
+        assert await process.wait() == 3
     process.end()
 
 

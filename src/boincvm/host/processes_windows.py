@@ -3,6 +3,7 @@
 A child and all that it starts are a job object, which Windows ends with us.
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 from boincvm.host import win32_windows as win32
 from boincvm.host.not_yet import not_yet
+from boincvm.host.patience import patiently
 from boincvm.host.programs import quiet_environment
 
 assert sys.platform == "win32"
@@ -21,6 +23,9 @@ from boincvm.host.job_objects_windows import JobObject
 
 _GROUPS = "groups of processes"
 _CREATE_SUSPENDED = 0x4
+_PASSING = (32, 1359)
+"""ERROR_SHARING_VIOLATION: a virus scanner reads the program. ERROR_INTERNAL_ERROR: wine says it if
+the new process has died before its first instruction, which it seldom does."""
 _JOB_RIGHTS = win32.TERMINATE | win32.SET_QUOTA
 GUARD = ""
 """The program that ends our children with us, if the system does not."""
@@ -54,18 +59,21 @@ class ChildProcess:
             raise not_yet("descriptors that child processes inherit")
         self._job = JobObject()
         try:
-            process = subprocess.Popen(
-                argv,
-                executable=program,
-                cwd=directory,
-                env=dict(quiet_environment() if environment is None else environment),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                creationflags=_CREATE_SUSPENDED
-                | subprocess.CREATE_NEW_PROCESS_GROUP
-                | subprocess.CREATE_NO_WINDOW
-                | priority,
+            process = _started(
+                lambda: subprocess.Popen(
+                    argv,
+                    executable=program,
+                    cwd=directory,
+                    env=dict(quiet_environment() if environment is None else environment),
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    creationflags=_CREATE_SUSPENDED
+                    | subprocess.CREATE_NEW_PROCESS_GROUP
+                    | subprocess.CREATE_NO_WINDOW
+                    | priority,
+                ),
+                program or argv[0],
             )
             try:
                 rights = _JOB_RIGHTS | win32.SUSPEND_RESUME
@@ -122,6 +130,17 @@ class ChildProcess:
         self._job.terminate(KILLED)
         code = self._process.wait()
         return -9 if code == KILLED else code
+
+
+def _started(
+    start: Callable[[], "subprocess.Popen[bytes]"], program: str | Path
+) -> "subprocess.Popen[bytes]":
+    """Start a process; wait a moment if its program is being scanned. Raises OSError."""
+    try:
+        return patiently(start, lambda error: error.winerror in _PASSING)
+    except OSError as error:
+        error.filename = os.fspath(program)  # Windows does not say it
+        raise
 
 
 async def _until_ended(pid: int) -> None:

@@ -10,7 +10,7 @@
 
 #define LONGEST 32768 /* characters of a path */
 #define LONGEST_NAME 128 /* of a file in the folder; it has ASCII only */
-#define PATIENCE 2000 /* milliseconds, as in host/renames.py */
+#define PATIENCE 2000 /* milliseconds, as in host/patience.py */
 #define PAUSE 50
 
 static wchar_t folder[LONGEST]; /* verbatim, with the last backslash */
