@@ -324,7 +324,8 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _build_of_options(arguments: argparse.Namespace) -> "Built":
     from boincvm.image.architectures import AMD64
-    from boincvm.image.build import DEBIAN, build_image
+    from boincvm.image.build import build_image
+    from boincvm.image.build_inputs import DEBIAN
     from boincvm.image.interruption import terminable
     from boincvm.image.progress import to_standard_error
     from boincvm.image.recipe import SUITES

@@ -111,7 +111,7 @@ def build(arguments: argparse.Namespace) -> "Built":
 
 def _build_archive(arguments: argparse.Namespace) -> "Built":
     from boincvm.image.architectures import AMD64
-    from boincvm.image.build import DEBIAN
+    from boincvm.image.build_inputs import DEBIAN
     from boincvm.image.interruption import terminable
     from boincvm.image.oci.build import build_container
     from boincvm.image.progress import to_standard_error
@@ -132,7 +132,7 @@ def _build_archive(arguments: argparse.Namespace) -> "Built":
 
 def _build_dockerfile(arguments: argparse.Namespace) -> "Built":
     from boincvm.image.architectures import AMD64
-    from boincvm.image.build import DEBIAN
+    from boincvm.image.build_inputs import DEBIAN
     from boincvm.image.interruption import terminable
     from boincvm.image.oci.base_images import parse_base_images
     from boincvm.image.oci.dockerfile import (

@@ -14,6 +14,7 @@ from boincvm.image import build, packages
 from boincvm.image.architectures import AMD64
 from boincvm.image.manifest import INITRD, KERNEL, MANIFEST, ROOT, Manifest, Package, Recipe
 from boincvm.image.object_files import describe
+from boincvm.image.package_set import PackageRequest, PackageSet
 from boincvm.image.progress import Progress
 from boincvm.image.store import ImageStore
 from boincvm.image.unpack import Control
@@ -40,14 +41,14 @@ def build_until_unpacking(
 ) -> str:
     """Build of a package gcc until it is to be unpacked; return what was shown by then."""
     package = Package("gcc", "1", "amd64", False)
-    fetched = build._Packages([], [Control("", package, False, 0, {})], are_configured)
+    fetched = PackageSet([], [Control("", package, False, 0, {})], are_configured)
 
     def unpack(*_: object) -> None:
         raise UnpackingError
 
     monkeypatch.setattr(build, "_fetch", lambda *_: fetched)
     monkeypatch.setattr(build, "_unpack", unpack)
-    parts = build._Parts(recipe, AMD64, None, None, (), None, None, None, locks=False)
+    parts = build._Parts(PackageRequest(recipe, AMD64), None, (), None, None, locks=False)
     stream = io.StringIO()
     with pytest.raises(UnpackingError):
         build._build(directory, parts, booted, Progress(stream.write))

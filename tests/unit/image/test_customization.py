@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import HostDiskFullError, ImageBuildError, InputFileError, UsageError
-from boincvm.image import build, customization
+from boincvm.image import build, customization, package_set
 from boincvm.image.architectures import AMD64, ARCHITECTURES
+from boincvm.image.build_inputs import PYTHON_OF_SUITE
 from boincvm.image.customization import (
     add_own_files,
     add_python_packages,
@@ -27,6 +28,7 @@ from boincvm.image.customization import (
 )
 from boincvm.image.lock import Distribution
 from boincvm.image.manifest import Manifest, Package, Recipe, decode_manifest
+from boincvm.image.package_set import PackageRequest
 from boincvm.image.progress import Progress
 from boincvm.image.recommended import lacking_packages
 from boincvm.image.tree import Attributes, Tree
@@ -154,7 +156,7 @@ def test_pip_of_another_python_or_processor(
     with pytest.raises(UsageError, match="on arm64 needs pip of the same Python"):
         customization.check_python(ours, ARCHITECTURES["arm64"])
     monkeypatch.setenv("BOINCVM_HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(build.PYTHON_OF_SUITE, "bookworm", "python3.7")
+    monkeypatch.setitem(PYTHON_OF_SUITE, "bookworm", "python3.7")
     with pytest.raises(UsageError, match=r"--pip for python3\.7") as refused:
         build.build_image("new", pip=("outer",), boot=booted, progress=Progress(None))
     assert "--package python3-NAME" in refused.value.hint
@@ -382,9 +384,8 @@ def test_libraries_that_wheels_expect(
         asked.append(set(packages))
         return []
 
-    monkeypatch.setattr(build, "fetch_packages", fetch)
+    monkeypatch.setattr(package_set, "fetch_packages", fetch)
     recipe = Recipe(5, "bookworm", (), "g", pip=pip)
-    parts = build._Parts(recipe, AMD64, None, None, (), None, None, None, locks=False)
-    build._fetch(tmp_path, parts, Progress(None))
+    package_set.fetch_debian(tmp_path, PackageRequest(recipe, AMD64), Progress(None))
     assert asked
     assert all(({"libstdc++6", "zlib1g"} <= packages) is has_them for packages in asked)

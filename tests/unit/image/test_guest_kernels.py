@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from boincvm.errors import ImageBuildError, ImageDamagedError, ImageMissingError, UsageError
-from boincvm.image.build import build_image, make_recipe
+from boincvm.image.build import build_image
+from boincvm.image.build_inputs import make_recipe
 from boincvm.image.kernels import store
 from boincvm.image.kernels.build import build_kernel
 from boincvm.image.kernels.changes import Change, Edit, apply

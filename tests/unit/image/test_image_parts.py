@@ -20,7 +20,7 @@ from boincvm.errors import BoincvmError, HostDiskFullError, ImageBuildError, Usa
 from boincvm.exit_codes import ExitCode
 from boincvm.image import agent_files, bytecode, tools
 from boincvm.image.architectures import AMD64, ARM64
-from boincvm.image.build import check_architecture
+from boincvm.image.build_inputs import check_architecture
 from boincvm.image.exclude import is_for_kernel, is_unread, is_unused
 from boincvm.image.initrd import Entry, cpio
 from boincvm.image.interruption import terminable

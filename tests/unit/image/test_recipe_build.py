@@ -7,7 +7,7 @@ import pytest
 
 from boincvm.cli.main import main
 from boincvm.errors import HostDiskFullError, ImageBuildError, JobFileError, UsageError
-from boincvm.image import build, recipe_build
+from boincvm.image import recipe_build
 from boincvm.image.architectures import AMD64
 from boincvm.image.build import Built
 from boincvm.image.lock import Asked, Distribution, Lock, LockedPackage, read_lock
@@ -22,6 +22,7 @@ from boincvm.image.manifest import (
     Recipe,
     decode_manifest,
 )
+from boincvm.image.package_set import PackageRequest, fetch_debian, is_made_of
 from boincvm.image.progress import Progress
 from boincvm.image.recipe_build import BuiltRecipe, build_recipe
 from boincvm.image.store import ImageStore
@@ -169,18 +170,18 @@ def test_options_for_recipes_only(
 
 def test_a_lock_file_without_what_every_image_needs(tmp_path: Path) -> None:
     recipe = Recipe(5, "bookworm", ("bc",), "g", pip=("numpy",))
-    parts = build._Parts(recipe, AMD64, None, None, (), None, None, LOCK, locks=False)
+    request = PackageRequest(recipe, AMD64, lock=LOCK)
     with pytest.raises(ImageBuildError, match=r"python3, .*libstdc.*, packages of PyPI") as refused:
-        build._fetch(tmp_path, parts, Progress(None))
+        fetch_debian(tmp_path, request, Progress(None))
     assert "--update" in refused.value.hint
 
 
 def test_an_image_is_up_to_date_only_with_the_versions_of_the_lock_file() -> None:
     made = manifest(python_packages=("ruamel_yaml==1",))
     lock = replace(LOCK, python=(Distribution("ruamel.yaml", "1", "0" * 64),))
-    assert build._is_made_of(made, lock)
-    assert not build._is_made_of(made, LOCK)
-    assert not build._is_made_of(made, replace(NEWER, python=lock.python))
+    assert is_made_of(made, lock)
+    assert not is_made_of(made, LOCK)
+    assert not is_made_of(made, replace(NEWER, python=lock.python))
 
 
 def test_a_machine_needs_the_memory_that_a_recipe_asks_for(tmp_path: Path) -> None:

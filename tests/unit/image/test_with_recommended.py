@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from boincvm.image import build, packages
+from boincvm.image import package_set, packages
 from boincvm.image.architectures import AMD64
 from boincvm.image.manifest import Recipe
+from boincvm.image.package_set import PackageRequest
 from boincvm.image.progress import Progress
 
 APT = """#!/bin/sh -e
@@ -82,9 +83,8 @@ def test_a_build_names_what_the_user_named(
         asked.append(("gcc" in wanted, with_recommended))
         return []
 
-    monkeypatch.setattr(build, "fetch_packages", fetch)
+    monkeypatch.setattr(package_set, "fetch_packages", fetch)
     recipe = Recipe(5, "bookworm", ("gcc",), "g", recommends=recommends)
-    parts = build._Parts(recipe, AMD64, None, None, (), None, None, None, locks=False)
-    build._fetch(tmp_path, parts, Progress(None))
+    package_set.fetch_debian(tmp_path, PackageRequest(recipe, AMD64), Progress(None))
     first = (False, ("gcc",)) if recommends else (True, ())
     assert asked == [first, (False, ())]

@@ -10,18 +10,15 @@ from typing import NamedTuple
 import boincvm
 from boincvm.image import agent_files, bytecode, disk, initrd, least_memory, tools, unpack
 from boincvm.image.architectures import AMD64, HOST, ImageArchitecture
-from boincvm.image.build import (
+from boincvm.image.build import Built, host_programs, kernel_among, present
+from boincvm.image.build_directory import build_directory
+from boincvm.image.build_inputs import (
     DEBIAN,
     PYTHON_OF_SUITE,
-    Built,
     check_architecture,
-    host_programs,
-    kernel_among,
     make_recipe,
     own_kernel_of,
-    present,
 )
-from boincvm.image.build_directory import build_directory
 from boincvm.image.exclude import remove_unused
 from boincvm.image.kernel import KernelPackage
 from boincvm.image.kernels.store import GuestKernel

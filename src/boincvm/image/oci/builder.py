@@ -5,7 +5,8 @@ It is an image like others, built once, when the first Dockerfile is; `boincvm i
 
 from boincvm.errors import ImageBuildError, ImageDamagedError, ImageMissingError
 from boincvm.image.architectures import AMD64, ImageArchitecture
-from boincvm.image.build import build_image, make_recipe, present
+from boincvm.image.build import build_image, present
+from boincvm.image.build_inputs import make_recipe
 from boincvm.image.machine import BootMachine
 from boincvm.image.progress import Progress
 from boincvm.image.store import Image, ImageStore

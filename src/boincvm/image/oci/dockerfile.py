@@ -20,8 +20,9 @@ from boincvm.host.resources import processors
 from boincvm.hypervisor.contract import MachineSpec
 from boincvm.image import tools
 from boincvm.image.architectures import AMD64, ImageArchitecture
-from boincvm.image.build import DEBIAN, Built, check_architecture, own_kernel_of
+from boincvm.image.build import Built
 from boincvm.image.build_directory import build_directory
+from boincvm.image.build_inputs import DEBIAN, check_architecture, own_kernel_of
 from boincvm.image.configure import BOOT_LIMIT
 from boincvm.image.machine import BootBuildMachine, BootMachine
 from boincvm.image.names import check_image_name, check_mirror
