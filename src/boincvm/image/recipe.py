@@ -14,8 +14,10 @@ from boincvm.errors import BoincvmError, JobFileError
 from boincvm.host.files import read_regular
 from boincvm.image.architectures import AMD64, ARCHITECTURES
 from boincvm.image.build_check import Check
+from boincvm.image.build_inputs import DEBIAN, PYTHON_OF_SUITE
 from boincvm.image.build_script import BuildScript
 from boincvm.image.customization import OwnFile, check_own_files, check_requirements, own_file
+from boincvm.image.kernels.store import SMALL
 from boincvm.image.lock import Asked, check_regular
 from boincvm.image.names import MOST_PACKAGES, check_package_names
 from boincvm.job import values
@@ -26,9 +28,8 @@ from boincvm.portable_names import PORTABLE_NAME, is_portable
 
 RECIPE = "image.toml"
 LOCK = "image.lock"
-DEBIAN = "debian"
-SMALL = "small"
-SUITES = ("bookworm",)
+SUITES = tuple(PYTHON_OF_SUITE)
+"""The default one first."""
 KEYS = {
     "": (
         *("name", "suite", "architecture", "kernel", "packages", "recommends", "pip", "memory"),
