@@ -1,6 +1,7 @@
 """The start of the monitor's protocol, with a QEMU that sends many events, or dies."""
 
 import asyncio
+import gc
 import json
 import socket
 
@@ -10,6 +11,8 @@ from boincvm.errors import HypervisorError
 from boincvm.hypervisor.qemu.monitor import Monitor
 
 LIMIT = 10.0
+TURNS = 10
+"""Turns of the event loop in which a connection that is closed comes to its end."""
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": ["oob"]}}
 EVENT = {"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}
 
@@ -68,3 +71,28 @@ async def test_qemu_ends_with_its_greeting() -> None:
         with pytest.raises(HypervisorError):
             await Monitor.open(local)
     assert local.fileno() == -1
+
+
+async def test_qemu_is_killed_when_its_start_is_given_up() -> None:
+    loop = asyncio.get_running_loop()
+    complaints: list[object] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    local, remote = socket.socketpair()
+    remote.sendall(json.dumps(GREETING).encode() + b"\n")
+    asked = asyncio.Event()
+    loop.add_reader(remote, asked.set)
+    async with asyncio.timeout(LIMIT):
+        opening = asyncio.ensure_future(Monitor.open(local))
+        await asked.wait()
+        loop.remove_reader(remote)
+        opening.cancel()
+        await asyncio.wait((opening,))
+        assert opening.cancelled()
+        remote.close()  # with the command unread, so that the connection is reset
+        while local.fileno() != -1:
+            await asyncio.sleep(0)
+    del opening
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    gc.collect()  # asyncio complains then of an error that nobody has taken
+    assert complaints == []

@@ -38,12 +38,14 @@ class Monitor:
             async with asyncio.timeout(LIMIT):
                 await monitor._client.connect(channel)
                 await monitor._client.execute("qmp_capabilities")
-        # The library raises AssertionError if QEMU ends during the greeting.
-        except (QMPError, TimeoutError, AssertionError) as error:
+        except BaseException as error:
             if monitor._client.runstate is not Runstate.IDLE:
                 await monitor.close()
             channel.close()
-            raise HypervisorError(str(error) or "its monitor did not answer") from error
+            # The library raises AssertionError if QEMU ends during the greeting.
+            if isinstance(error, (QMPError, TimeoutError, AssertionError)):
+                raise HypervisorError(str(error) or "its monitor did not answer") from error
+            raise
         return monitor
 
     @property
