@@ -11,7 +11,9 @@ import pytest
 from boincvm.boinc import trial
 from boincvm.cli.main import main
 from boincvm.exit_codes import ExitCode
+from support.bench import until_waits_in
 from support.boinc.installed import path
+from support.killed_on_failure import killed_on_failure
 
 pytestmark = pytest.mark.timeout(100)
 VERSION = """
@@ -140,15 +142,16 @@ def test_a_signal_ends_the_client(
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{path()}")
     monkeypatch.setenv("TMPDIR", str(temporary))
     call = "import sys; from boincvm.cli.main import main; sys.exit(main())"
-    process = subprocess.Popen(
+    begun = subprocess.Popen(
         [sys.executable, "-c", call, "boinc", "try", "app"], stderr=subprocess.PIPE
     )
-    with process:
+    with killed_on_failure(begun) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == b"work_0 runs\n"
+        until_waits_in(process.pid, "pipe_read")  # for the client's next line
         process.send_signal(number)
-        process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, errors
     assert list(temporary.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -181,6 +181,15 @@ def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
         time.sleep(0.01)
 
 
+def until_waits_in(pid: int, function: str, limit: float = LIMIT) -> None:
+    """Wait until the main thread of a process waits in a kernel function with that in its name.
+
+    Python runs the handler of a signal that comes just before a system call only after the call:
+    the signal does not end it.
+    """
+    until(lambda: function in Path(f"/proc/{pid}/wchan").read_text(), limit)
+
+
 def wait_for_end(pidfd: int, limit: float = LIMIT) -> None:
     """Wait until the process of `pidfd` has ended, and close the descriptor."""
     try:

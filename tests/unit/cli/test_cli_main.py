@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,7 +15,7 @@ from boincvm.cli import verbs
 from boincvm.cli.main import main
 from boincvm.errors import BoincvmError, ImageMissingError
 from boincvm.exit_codes import ExitCode
-from support.bench import until
+from support.bench import until_waits_in
 from support.killed_on_failure import killed_on_failure
 
 COMMAND = [sys.executable, "-m", "boincvm.cli.main"]
@@ -182,12 +181,10 @@ def test_ctrl_c_in_a_real_process(tmp_path):
         killed_on_failure(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process,
         fifo.open("w"),  # returns when the process has it open too
     ):
-        # A signal just before it waits for the text would not end that wait.
-        until(lambda: "pipe_read" in Path(f"/proc/{process.pid}/wchan").read_text())
+        until_waits_in(process.pid, "pipe_read")
         process.send_signal(signal.SIGINT)
         _, reported = process.communicate(timeout=60)
-    assert process.returncode == ExitCode.INTERRUPTED
-    assert reported == "boincvm: interrupted\n"
+    assert (process.returncode, reported) == (ExitCode.INTERRUPTED, "boincvm: interrupted\n")
 
 
 def test_a_bug_has_its_trace(capsys, verb):

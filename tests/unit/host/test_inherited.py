@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.bench import until_waits_in
+from support.killed_on_failure import killed_on_failure
 from support.odd_start import (
     ALL,
     BACKGROUND,
@@ -138,10 +140,12 @@ def test_a_command_heeds_the_others(
     fifo = tmp_path / "job.toml"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "boincvm.cli.main", "run", str(fifo)]
-    process = subprocess.Popen([*odd.before, *command], stderr=subprocess.PIPE, text=True)
-    with process, fifo.open("wb") as writer:  # it reads now
+    begun = subprocess.Popen([*odd.before, *command], stderr=subprocess.PIPE, text=True)
+    with killed_on_failure(begun) as process, fifo.open("wb") as writer:
+        until_waits_in(process.pid, "pipe_read")
         for ignored in odd.ignored:
             process.send_signal(ignored)
         process.send_signal(number)
-        assert process.wait(LIMIT) == code
+        _, errors = process.communicate(timeout=LIMIT)
+        assert process.returncode == code, errors
         assert not writer.closed

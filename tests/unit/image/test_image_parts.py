@@ -29,7 +29,7 @@ from boincvm.image.names import check_mirror, check_package_names
 from boincvm.image.packages import _explained
 from boincvm.image.progress import Progress
 from boincvm.image.tools import ToolError, run_tool
-from support.bench import until, wait_for_end
+from support.bench import until, until_waits_in, wait_for_end
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40
 
@@ -256,8 +256,7 @@ def test_an_interrupted_build_ends_its_programs(tmp_path):
 
     def interrupt() -> None:
         handles.extend(os.pidfd_open(int(word)) for word in processes.read_text().split())
-        # A signal just before it waits for the programs would not end that wait.
-        until(lambda: "poll" in Path(f"/proc/self/task/{main.native_id}/wchan").read_text())
+        until_waits_in(os.getpid(), "poll")
         # Not to any thread of the process: the main one may hold it back just now.
         signal.pthread_kill(main.ident, signal.SIGTERM)
 
