@@ -52,8 +52,12 @@ class Fleet:
     def _start(self, *words: str, until: str) -> str:
         process = self.begin(*words, stderr=subprocess.PIPE)
         self.last = process
-        line = next(line for line in process.stderr or () if until in line)
-        return str(line)
+        seen = []
+        for line in process.stderr or ():
+            if until in line:
+                return line
+            seen.append(line)
+        raise AssertionError("".join(seen))
 
     def join(self, name: str) -> Path:
         """Let a host join as a guest; return its work directory."""
@@ -224,7 +228,7 @@ def test_a_machine_that_starts_again(fleet: Fleet) -> None:
     fleet.guests["lab"].wait(60)
     fleet.join("lab")
     _, errors = sweep.communicate(timeout=60)
-    assert sweep.returncode == 1
+    assert sweep.returncode == 1, errors
     assert "failed (218)" in errors
 
 

@@ -58,6 +58,11 @@ class Process:
         rest = self._lines.read()
         return self.started.wait(60), rest
 
+    def ends_well(self, number: int = signal.SIGTERM) -> None:
+        """Send the signal, and check that the process ends with 0."""
+        code, rest = self.end(number)
+        assert code == 0, rest
+
     def close(self) -> None:
         if self.started.poll() is None:
             self.started.kill()
@@ -128,7 +133,7 @@ def controller(directory: Path, *options: str) -> Iterator[tuple[Process, Proces
         stack.callback(events.close)
         yield running, events
         if running.started.poll() is None:
-            assert running.end(signal.SIGINT)[0] == 0
+            running.ends_well(signal.SIGINT)
 
 
 @pytest.fixture
@@ -203,7 +208,7 @@ def test_a_guest_that_was_started_oddly(invited: Bench) -> None:
         for number in odd.ignored:
             guest.started.send_signal(number)
         assert invited.boincvm("exec", "lab", "--", "echo", "there").stdout == "there\n"
-        assert guest.end(signal.SIGTERM)[0] == 0
+        guest.ends_well()
     finally:
         guest.close()
 
@@ -276,7 +281,7 @@ def test_ended_while_programs_run(invited: Bench) -> None:
     try:
         invited.until("guest_found")
         with invited.runs("lab"), all_end(guest.started.pid):
-            assert guest.end()[0] == 0
+            guest.ends_well()
         invited.until("command_ended")
         (reported,) = json.loads(invited.boincvm("ps", "--all", "--json").stdout)["commands"]
         assert reported["answers"]["lab"]["state"] == "ended"
@@ -305,7 +310,7 @@ def test_the_controller_is_killed_and_comes_back(invited: Bench) -> None:
             assert (done.returncode, done.stdout) == (0, "done\n")
             assert (work / "file").read_text() == "once\n"
             guest.until("the broker is there again")
-            assert guest.end()[0] == 0
+            guest.ends_well()
     finally:
         guest.close()
 
@@ -327,7 +332,7 @@ def test_at_another_broker(kind: str, tmp_path: Path) -> None:
                 (tmp_path / "file").write_text("there")
                 assert bench.boincvm("cp", "file", "far.1:file").returncode == 0
                 assert bench.boincvm("exec", "far.1", "--", "cat", "file").stdout == "there"
-                assert guest.end()[0] == 0
+                guest.ends_well()
                 bench.until("guest_left")
             finally:
                 guest.close()

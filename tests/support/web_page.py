@@ -53,8 +53,8 @@ def served_page(directory: Path) -> Iterator[str]:
         finally:
             subprocess.run([*command, "rm", "--force", "all"], env=environment, timeout=LIMIT)
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=LIMIT)
-    assert server.returncode == 0
+        _, errors = server.communicate(timeout=LIMIT)
+        assert server.returncode == 0, errors
 
 
 @contextmanager

@@ -93,8 +93,8 @@ def test_its_end_is_reported_and_it_starts_again(
     with killed_on_failure(waits):
         assert read_line(waits.stdout) == b"ready\n"
         fault(machine)
-        waits.communicate(timeout=LIMIT)
-    assert waits.returncode == ExitCode.GUEST_DIED
+        _, stderr = waits.communicate(timeout=LIMIT)
+        assert waits.returncode == ExitCode.GUEST_DIED, stderr
     until(lambda: machine.home.state(machine.name) == state)
     (reported,) = machine.home.call_json("ls", machine.name)["vms"]
     assert why in reported["why"]
@@ -111,8 +111,8 @@ def test_one_that_is_ended_by_its_user(own_machine_any: AnyMachine) -> None:
     with killed_on_failure(waits):
         assert read_line(waits.stdout) == b"ready\n"
         machine.home.run("stop", machine.name)
-        waits.communicate(timeout=LIMIT)
-    assert waits.returncode != 0
+        _, stderr = waits.communicate(timeout=LIMIT)
+        assert waits.returncode != 0, stderr
     assert machine.home.state(machine.name) == "powered_off"
     machine.home.run("start", machine.name)
     assert machine.sh("cat file") == b"kept\n"

@@ -171,9 +171,8 @@ def test_output_that_nobody_reads(bench: Bench) -> None:
     read_line(process.stdout)
     assert process.stdout is not None
     process.stdout.close()
-    assert process.wait(LIMIT) == 141
     assert process.stderr is not None
-    assert process.stderr.read() == b""
+    assert (process.wait(LIMIT), process.stderr.read()) == (141, b"")
 
 
 def test_standard_input_that_cannot_be_read(bench: Bench) -> None:

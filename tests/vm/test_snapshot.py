@@ -63,6 +63,7 @@ def begin(tmp_path: Path, job: Path) -> "subprocess.Popen[str]":
     process = wrapper(tmp_path, job)
     output = job / "out"
     until(lambda: process.poll() is not None or (output.exists() and output.stat().st_size), LIMIT)
+    assert process.poll() is None, process.communicate()[1]
     return process
 
 
