@@ -12,8 +12,12 @@ from boincvm.host.inherited import not_ignored
 from boincvm.host.signals import TERMINATION_SIGNALS
 
 
-class TerminatedError(BaseException):
-    """This process was asked to end. Not an Exception, so that nothing handles it as a failure."""
+class TerminatedError(KeyboardInterrupt):
+    """This process was asked to end.
+
+    Not an Exception, so that nothing handles it as a failure. Of all others asyncio lets only this
+    kind and SystemExit out of its callbacks.
+    """
 
 
 def _raise(_number: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,6 @@
 """The parts of a build that need no package: kernel, initrd, agent, rules, programs."""
 
+import asyncio
 import gzip
 import io
 import lzma
@@ -269,6 +270,17 @@ def test_an_interrupted_build_ends_its_programs(tmp_path):
     assert len(handles) == 2
     for handle in handles:
         wait_for_end(handle, 10)
+
+
+def test_a_signal_that_comes_in_a_callback_of_asyncio_interrupts_a_build():
+    async def build() -> None:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+        async with asyncio.timeout(10):
+            await asyncio.Event().wait()
+
+    with pytest.raises(BoincvmError) as caught, terminable():
+        asyncio.run(build())
+    assert caught.value.exit_code == ExitCode.TERMINATED
 
 
 def test_steps_are_named_and_timed():
