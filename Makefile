@@ -13,7 +13,7 @@ IMAGE_PACKAGES := mmdebstrap e2fsprogs lz4 zstd
 # libvirt-python is compiled where it is installed.
 BINDING_PACKAGES := libvirt-dev pkg-config gcc libc6-dev
 KERNEL_PACKAGES := bubblewrap bc bison flex gcc libc6-dev libelf-dev make xz-utils
-TEST_PACKAGES := $(KERNEL_PACKAGES) qemu-system-arm libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc systemd logrotate musl-tools gcc-mingw-w64-x86-64-win32 wine wine64
+TEST_PACKAGES := $(KERNEL_PACKAGES) qemu-system-arm libvirt-daemon libvirt-daemon-driver-qemu user-mode-linux binutils bash zsh cpio gcc g++ libc6-dev boinc-client rabbitmq-server activemq openssl coop-computing-tools chromium chromium-driver novnc systemd logrotate musl-tools gcc-mingw-w64-x86-64-win32 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static wine wine64
 
 .PHONY: demo test check coverage bench deb setup packages test-packages environment environment-dev images uml-kernel clean
 

@@ -23,9 +23,12 @@ def made_qemu(platform: str = LINUX) -> Path:
 
 
 def run_alone(
-    folder: Path, command: Sequence[str], *options: str
+    folder: Path, command: Sequence[str], *options: str, within: Sequence[str] = ()
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program in a root that holds nothing but `folder`, as /app, and what `options` add."""
+    """Run a program in a root that holds nothing but `folder`, as /app, and what `options` add.
+
+    `within`: a command that starts what follows.
+    """
     root = [
         "bwrap",
         "--unshare-all",
@@ -36,7 +39,7 @@ def run_alone(
         "/app",
     ]
     return subprocess.run(
-        [*root, *options, *command],
+        [*within, *root, *options, *command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

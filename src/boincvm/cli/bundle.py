@@ -6,7 +6,7 @@ from pathlib import Path
 from boincvm.cli.output import print_indented_json
 from boincvm.exit_codes import ExitCode
 
-_PLATFORMS = ("x86_64-pc-linux-gnu", "windows_x86_64")
+_PLATFORMS = ("x86_64-pc-linux-gnu", "aarch64-unknown-linux-gnu", "windows_x86_64")
 _DESCRIPTION = """\
 Make a folder with boincvm, a Python of its own and all libraries that this needs, and pack it.
 A computer runs it with nothing installed. It is the same each time: what it is made of is pinned by

@@ -37,7 +37,8 @@ from boincvm.tree_entries import UnsafePathError, components, shown
 from boincvm.wrapper.log import log
 from boincvm.wrapper.signed_files import is_signed
 
-PROGRAM = "qemu-system-x86_64"
+PROGRAMS = ("qemu-system-x86_64", "qemu-system-aarch64")
+"""One of them is in the file: the one for machines of its platform's processor."""
 MOST_BYTES = 512 << 20
 _MOST_FILES = 2000
 _MOST_MEMORY = 128 << 20
@@ -99,8 +100,9 @@ def _replace(file: FileIO, path: Path, directory: Path) -> None:
         new.mkdir(mode=0o700)
         try:
             size = _unpack(file, new)
-            if not (new / file_name(PROGRAM)).is_file():
-                raise UnsafePathError(f"there is no {file_name(PROGRAM)} in it")
+            names = [file_name(program) for program in PROGRAMS]
+            if not any((new / name).is_file() for name in names):
+                raise UnsafePathError(f"there is no {' or '.join(names)} in it")
         except _DAMAGED as error:
             raise _damaged(path, error) from error
         rename(new, directory)

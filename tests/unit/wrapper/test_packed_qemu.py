@@ -14,8 +14,10 @@ from boincvm.host import programs
 from boincvm.machine import host_capacity
 from boincvm.project.bundle.archive import pack_programs
 from boincvm.wrapper import packed_qemu
-from boincvm.wrapper.packed_qemu import PROGRAM, unpacked
+from boincvm.wrapper.packed_qemu import PROGRAMS, unpacked
 from support.host_slot import HostSlot
+
+PROGRAM, _ = PROGRAMS
 
 
 @pytest.fixture

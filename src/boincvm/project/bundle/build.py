@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,14 @@ from boincvm.image.names import check_mirror
 from boincvm.image.progress import Progress
 from boincvm.image.tools import builds_here
 from boincvm.paths import cache_directory
-from boincvm.project.bundle import archive, linux, linux_qemu, windows, windows_qemu
+from boincvm.project.bundle import (
+    archive,
+    linux,
+    linux_platforms,
+    linux_qemu,
+    windows,
+    windows_qemu,
+)
 from boincvm.project.bundle.cabinet import pack_cabinet
 from boincvm.project.bundle.inputs import (
     LOCK,
@@ -42,11 +50,13 @@ from boincvm.project.bundle.inputs import (
     pinned_qemu,
 )
 from boincvm.project.bundle.launchers import (
+    MANIFEST_COMPILER,
     SOURCES,
     compiler_version,
     windows_main_program,
     write_manifest,
 )
+from boincvm.project.bundle.linux_platforms import LinuxPlatform
 from boincvm.sizes import format_size
 
 FOLDER = "boincvm"
@@ -56,6 +66,8 @@ QEMU_FOLDER = "qemu"
 _UNUSED_AGE = 86400.0
 """Seconds after which nobody uses a folder of the cache any more."""
 _NEW = "new-"
+_QEMU_MODULES = ("linux_platforms.py", "linux.py", "linux_qemu.py", "windows_qemu.py")
+"""Those of this package that make a folder with QEMU."""
 _MAIN_PROGRAM = "-main.exe"
 """What the name of Windows' main program ends in."""
 
@@ -74,22 +86,30 @@ class Platform:
     """The packages of PyPI that are in it."""
     main_program: Callable[[Path], None] | None = None
     """Makes the main program that unpacks it; None: that is a script, and in the manual."""
+    architecture: str = ""
+    """Debian's, whose Python is in it; empty where it has another one."""
+
+
+def _of_linux(platform: LinuxPlatform) -> Platform:
+    return Platform(
+        platform.name,
+        tuple({MANIFEST_COMPILER, platform.compiler}),
+        partial(linux.make_folder, platform),
+        archive.pack_tar,
+        ".tar.xz",
+        ("qemu.qmp",),
+        architecture=platform.architecture,
+    )
 
 
 PLATFORMS = {
     platform.name: platform
     for platform in (
-        Platform(
-            "x86_64-pc-linux-gnu",
-            ("musl-gcc",),
-            linux.make_folder,
-            archive.pack_tar,
-            ".tar.xz",
-            ("qemu.qmp",),
-        ),
+        _of_linux(linux_platforms.X86_64),
+        _of_linux(linux_platforms.AARCH64),
         Platform(
             "windows_x86_64",
-            ("musl-gcc", "x86_64-w64-mingw32-gcc"),
+            (MANIFEST_COMPILER, "x86_64-w64-mingw32-gcc"),
             windows.make_folder,
             pack_cabinet,
             ".cab",
@@ -105,11 +125,19 @@ class QemuRecipe(NamedTuple):
 
     inputs: Callable[[], Sequence[DebianPackage | PyPIPackage]]
     make: Callable[[Path, InputCache, Path], None]
+    compilers: tuple[str, ...]
 
 
 QEMU_RECIPES = {
-    "x86_64-pc-linux-gnu": QemuRecipe(pinned_qemu, linux_qemu.make_folder),
-    "windows_x86_64": QemuRecipe(windows_qemu.inputs, windows_qemu.make_folder),
+    "windows_x86_64": QemuRecipe(windows_qemu.inputs, windows_qemu.make_folder, ()),
+    **{
+        platform.name: QemuRecipe(
+            partial(pinned_qemu, platform.architecture),
+            partial(linux_qemu.make_folder, platform),
+            (platform.compiler,),
+        )
+        for platform in (linux_platforms.X86_64, linux_platforms.AARCH64)
+    },
 }
 
 
@@ -138,7 +166,7 @@ def build_folder(platform: str, pages: Path, mirror: str | None, progress: Progr
     kind = PLATFORMS[platform]
 
     def make(folder: Path, cache: InputCache) -> None:
-        _make(kind, folder, pages, pinned_inputs(), cache, progress)
+        _make(kind, folder, pages, pinned_inputs(kind.architecture), cache, progress)
 
     return _cached(platform, lambda: _digest(kind, pages), make, mirror, progress)
 
@@ -156,7 +184,7 @@ def build_qemu(platform: str, mirror: str | None, progress: Progress) -> Path:
         with progress.step(f"fetching and laying out QEMU for {platform}"):
             recipe.make(folder, cache, folder.parent)
 
-    return _cached(f"qemu-{platform}", _qemu_digest, make, mirror, progress)
+    return _cached(f"qemu-{platform}", lambda: _qemu_digest(recipe), make, mirror, progress)
 
 
 def _cached(
@@ -268,7 +296,8 @@ def _make(
 ) -> None:
     folder.mkdir()
     temporary = folder.parent
-    _announce(cache, (*inputs.debian, *map(inputs.python_package, kind.pypi)), progress)
+    debian = {*inputs.debian, *inputs.compiler}
+    _announce(cache, (*debian, *map(inputs.python_package, kind.pypi)), progress)
     with progress.step(f"fetching and laying out the files for {kind.name}"):
         kind.make(folder, pages, inputs, cache, temporary)
     licences = folder / "licences"
@@ -291,10 +320,12 @@ def _digest(kind: Platform, pages: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _qemu_digest() -> str:
+def _qemu_digest(recipe: QemuRecipe) -> str:
     """Return the digest of all that a folder with QEMU is made of."""
-    digest = hashlib.sha256(compiler_version("musl-gcc").encode())
-    modules = [Path(__file__).with_name(f"{system}_qemu.py") for system in ("linux", "windows")]
+    digest = hashlib.sha256()
+    for compiler in recipe.compilers:
+        digest.update(compiler_version(compiler).encode())
+    modules = map(Path(__file__).with_name, _QEMU_MODULES)
     for path in (LOCK, QEMU_LOCK, SOURCES / "qemu.c", *modules):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from boincvm.errors import ImageBuildError
 from boincvm.host.own_files import make_directory
@@ -21,6 +22,7 @@ from boincvm.image.tools import ToolError, run_tool
 
 LOCK = Path(__file__).with_name("inputs.toml")
 QEMU_LOCK = Path(__file__).with_name("qemu.toml")
+_COMPILERS_ARCHITECTURE = "amd64"
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 
 
@@ -66,9 +68,12 @@ class PyPIPackage:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All that inputs.toml names."""
+    """What inputs.toml names for one platform."""
 
     debian: tuple[DebianPackage, ...]
+    """Debian's Python with what it needs; empty for Windows."""
+    compiler: tuple[DebianPackage, ...]
+    """The same for x86_64, whose Python compiles the modules of every platform."""
     pypi: tuple[PyPIPackage, ...]
     setuptools: PyPIPackage
     """What pip asks an archive of sources with; no part of a folder."""
@@ -78,23 +83,34 @@ class Inputs:
         return next(package for package in self.pypi if package.name == name)
 
 
-def pinned_inputs() -> Inputs:
-    """Return what inputs.toml pins."""
+def pinned_inputs(architecture: str = "") -> Inputs:
+    """Return what inputs.toml pins for Linux on Debian's `architecture`; for Windows it is ""."""
     with LOCK.open("rb") as file:
         lock = tomllib.load(file)
     return Inputs(
-        tuple(DebianPackage(**entry) for entry in lock["debian"]),
+        _packages(lock["debian"], architecture) if architecture else (),
+        _packages(lock["debian"], _COMPILERS_ARCHITECTURE),
         tuple(PyPIPackage(**entry) for entry in lock["pypi"]),
         PyPIPackage(**lock["setuptools"]),
     )
 
 
-def pinned_qemu() -> tuple[DebianPackage, ...]:
-    """Return the packages that qemu.toml pins, and those that it shares with inputs.toml."""
+def _packages(
+    table: Mapping[str, list[dict[str, Any]]], *architectures: str
+) -> tuple[DebianPackage, ...]:
+    return tuple(DebianPackage(**entry) for name in architectures for entry in table[name])
+
+
+def pinned_qemu(architecture: str) -> tuple[DebianPackage, ...]:
+    """Return the packages that qemu.toml pins for Linux on Debian's `architecture`.
+
+    Those that it shares with inputs.toml are among them.
+    """
     with QEMU_LOCK.open("rb") as file:
         lock = tomllib.load(file)
-    shared = [package for package in pinned_inputs().debian if package.name in lock["shared"]]
-    return (*(DebianPackage(**entry) for entry in lock["debian"]), *shared)
+    inputs = pinned_inputs(architecture).debian
+    shared = (package for package in inputs if package.name in lock["shared"])
+    return (*_packages(lock["debian"], architecture, "all"), *shared)
 
 
 def pinned_windows_qemu() -> PyPIPackage:

@@ -8,7 +8,13 @@ from boincvm.image.tools import run_tool
 
 SOURCES = Path(__file__).parent / "launcher"
 MANIFEST = "manifest"
-_COMPILERS = {"musl-gcc": "musl-tools", "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64-win32"}
+MANIFEST_COMPILER = "musl-gcc"
+"""Of the program that writes it, which runs on x86_64."""
+_COMPILERS = {
+    "musl-gcc": "musl-tools",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64-win32",
+}
 _FOR_WINDOWS = ("-municode", "-Wl,--no-insert-timestamp")
 """Its main is `wmain`, and the same source makes the same program."""
 _OPTIONS = ("-O2", "-Wall", "-Wextra", "-s", "-static")
@@ -24,14 +30,14 @@ def compiler_version(compiler: str) -> str:
     return run_tool([compiler, "--version"]).decode().partition("\n")[0]
 
 
-def linux_launcher(temporary: Path) -> Path:
+def linux_launcher(compiler: str, temporary: Path) -> Path:
     """Compile the program for Linux in `temporary`. Raises ImageBuildError."""
-    return _compiled("musl-gcc", "linux.c", temporary / "launcher")
+    return _compiled(compiler, "linux.c", temporary / "launcher")
 
 
-def qemu_launcher(temporary: Path) -> Path:
+def qemu_launcher(compiler: str, temporary: Path) -> Path:
     """Compile the program for a folder with QEMU in `temporary`. Raises ImageBuildError."""
-    return _compiled("musl-gcc", "qemu.c", temporary / "launcher")
+    return _compiled(compiler, "qemu.c", temporary / "launcher")
 
 
 def windows_launcher(temporary: Path) -> Path:
@@ -51,7 +57,7 @@ def write_manifest(folder: Path, temporary: Path) -> None:
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
-    lister = _compiled("musl-gcc", "linux.c", temporary / "lister", "-DWRITE_MANIFEST")
+    lister = _compiled(MANIFEST_COMPILER, "linux.c", temporary / "lister", "-DWRITE_MANIFEST")
     lines = run_tool([lister], stdin="".join(f"{name}\n" for name in names).encode(),
                      directory=folder)  # fmt: skip
     manifest = folder / MANIFEST

@@ -1,4 +1,4 @@
-"""The folder for Linux on x86_64: Debian's Python with its own libraries and loader.
+"""The folder for Linux: Debian's Python with its own libraries and loader.
 
     boincvm-wrapper, boincvm, python    the same program, which goes by its name (launcher/linux.c)
     python._pth                         where this Python looks for modules, and nowhere else
@@ -6,23 +6,23 @@
     lib/python, lib/*.so.*              Python, and all libraries that it needs
     lib/python3.11/                     modules: Python's, boincvm's, qemu.qmp's
 
-It carries its glibc, and so needs none of the host: only Linux 3.2 or later, which that glibc asks
-for.
+It carries its glibc, and so needs none of the host: only Linux 3.2 or later (on AArch64 3.7), which
+that glibc asks for.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from boincvm.errors import ImageBuildError
 from boincvm.image.tools import run_tool
-from boincvm.project.bundle.inputs import InputCache, Inputs
+from boincvm.project.bundle.inputs import DebianPackage, InputCache, Inputs
 from boincvm.project.bundle.launchers import linux_launcher
+from boincvm.project.bundle.linux_platforms import X86_64, LinuxPlatform
 from boincvm.project.bundle.python_files import add_boincvm, add_wheel, compile_modules
 
 PROGRAMS = ("boincvm-wrapper", "boincvm", "python")
-LOADER = "ld-linux-x86-64.so.2"
 _LIBRARIES = (
     "libbz2.so.1.0", "libc.so.6", "libcrypto.so.3", "libexpat.so.1", "libffi.so.8",
     "libgcc_s.so.1", "liblzma.so.5", "libm.so.6", "libssl.so.3", "libz.so.1",
@@ -48,37 +48,63 @@ _UNUSED = (
 
 
 def make_folder(
-    folder: Path, pages: Path, inputs: Inputs, cache: InputCache, temporary: Path
+    platform: LinuxPlatform,
+    folder: Path,
+    pages: Path,
+    inputs: Inputs,
+    cache: InputCache,
+    temporary: Path,
 ) -> None:
     """Fill `folder`, but for its manifest. `temporary`: a directory. Raises ImageBuildError."""
     qmp = cache.wheel(inputs.python_package("qemu.qmp"))
     root = temporary / "root"
     licences = folder / "licences"
     licences.mkdir(parents=True)
-    for package in inputs.debian:
-        run_tool(["dpkg-deb", "-x", cache.debian(package), root])
+    unpack_packages(inputs.debian, cache, root)
     for package in inputs.debian:
         shutil.copyfile(licence_text(root, package.name), licences / f"{package.name}.txt")
-    lay_python(folder, root)
+    _lay_python(platform, folder, root)
     modules = folder / _MODULES
     add_boincvm(modules, pages)
     add_wheel(qmp, modules, licences)
-    compile_modules(python_command(folder), modules)
+    python = python_command(folder)
+    if platform is not X86_64:
+        python = compiling_python(inputs, cache, temporary / "compiler")
+    compile_modules(python, modules)
     (folder / "python._pth").write_text(_PATHS)
-    launcher = linux_launcher(temporary)
+    launcher = linux_launcher(platform.compiler, temporary)
     for name in PROGRAMS:
         shutil.copy(launcher, folder / name)
 
 
-def lay_python(folder: Path, root: Path) -> None:
+def unpack_packages(packages: Iterable[DebianPackage], cache: InputCache, root: Path) -> None:
+    """Unpack packages of Debian into the directory `root`. Raises ImageBuildError."""
+    for package in packages:
+        run_tool(["dpkg-deb", "-x", cache.debian(package), root])
+
+
+def compiling_python(inputs: Inputs, cache: InputCache, directory: Path) -> list[str | Path]:
+    """Return the command of a Python that runs here, laid out in a new `directory`.
+
+    The modules that it compiles are the same for every processor. Raises ImageBuildError.
+    """
+    directory.mkdir()
+    folder, root = directory / "folder", directory / "root"
+    unpack_packages(inputs.compiler, cache, root)
+    _lay_python(X86_64, folder, root)
+    return python_command(folder)
+
+
+def _lay_python(platform: LinuxPlatform, folder: Path, root: Path) -> None:
     """Copy Python and its libraries from an unpacked `root` into `folder`."""
     libraries = folder / "lib"
     shutil.copytree(
         root / "usr/lib/python3.11", folder / _MODULES, ignore=_unused(root / "usr/lib/python3.11")
     )
     shutil.copy(root / "usr/bin/python3.11", libraries / "python")
-    for name, target in {LOADER: "boincvm", **{name: name for name in _LIBRARIES}}.items():
-        shutil.copy(find_library(root, name), libraries / target)
+    targets = {platform.loader: "boincvm", **{name: name for name in _LIBRARIES}}
+    for name, target in targets.items():
+        shutil.copy(find_library(platform, root, name), libraries / target)
 
 
 def python_command(folder: Path) -> list[str | Path]:
@@ -104,11 +130,12 @@ def _unused(top: Path) -> Callable[[str, list[str]], set[str]]:
     return names
 
 
-def find_library(root: Path, name: str) -> Path:
+def find_library(platform: LinuxPlatform, root: Path, name: str) -> Path:
     """Return the path of a library beneath an unpacked `root`. Raises ImageBuildError."""
-    for directory in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
-        if (root / directory / name).exists():
-            return root / directory / name
+    for directory in ("lib", "usr/lib"):
+        path = root / directory / platform.libraries / name
+        if path.exists():
+            return path
     raise ImageBuildError(f"Debian's packages lack {name}")
 
 

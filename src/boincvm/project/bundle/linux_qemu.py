@@ -1,16 +1,17 @@
-"""The folder with QEMU for Linux on x86_64: Debian's build, with the libraries that it needs.
+"""The folder with QEMU for Linux: Debian's build, with the libraries that it needs.
 
-    qemu-system-x86_64, qemu-img    the same program (launcher/qemu.c), which goes by its name
-    lib/                            what loads them, as Debian's glibc has it, and libraries
-    lib/programs/                   QEMU's programs
-    lib/modules/                    the part of QEMU that emulates
-    share/qemu/                     firmware
-    licences/                       the licence of each part, and its source
+    qemu-system-*, qemu-img    the same program (launcher/qemu.c), which goes by its name
+    lib/                       what loads them, as Debian's glibc has it, and libraries
+    lib/programs/              QEMU's programs
+    lib/modules/               the part of QEMU that emulates, where it is one of its own
+    share/qemu/                firmware
+    licences/                  the licence of each part, and its source
 
 As with the folder for volunteers nothing depends on the host's glibc. docs/volunteer-folder.md says
 why this is no build of our own.
 """
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,16 +20,9 @@ from boincvm.errors import ImageBuildError
 from boincvm.image.tools import run_tool
 from boincvm.project.bundle.inputs import DebianPackage, InputCache, pinned_qemu
 from boincvm.project.bundle.launchers import qemu_launcher
-from boincvm.project.bundle.linux import LOADER, find_library, licence_text
+from boincvm.project.bundle.linux import find_library, licence_text, unpack_packages
+from boincvm.project.bundle.linux_platforms import LinuxPlatform
 
-PROGRAMS = ("qemu-system-x86_64", "qemu-img")
-FIRMWARE = (
-    "seabios/bios-256k.bin", "seabios/vgabios-stdvga.bin", "qemu/kvmvapic.bin",
-    "qemu/linuxboot_dma.bin", "qemu/pvh.bin", "qemu/keymaps/en-us",
-)  # fmt: skip
-"""What machines of ours start with, beneath /usr/share; the last is what VNC asks for."""
-_EMULATION = "accel-tcg-x86_64.so"
-_MODULES = "usr/lib/x86_64-linux-gnu/qemu"
 _OFFER = """\
 QEMU and most of the libraries here are free software under the GPL, the LGPL and other licences,
 which are in this directory. They are Debian's builds, unchanged. Who passes them on has to offer
@@ -41,25 +35,26 @@ or, if a mirror no longer has that version, from Debian's archive of former vers
 """
 
 
-def make_folder(folder: Path, cache: InputCache, temporary: Path) -> None:
+def make_folder(platform: LinuxPlatform, folder: Path, cache: InputCache, temporary: Path) -> None:
     """Fill the new directory `folder`. `temporary`: a directory. Raises ImageBuildError."""
-    packages = pinned_qemu()
+    programs = (platform.qemu, "qemu-img")
+    packages = pinned_qemu(platform.architecture)
     root = temporary / "root"
-    for package in packages:
-        run_tool(["dpkg-deb", "-x", cache.debian(package), root])
+    unpack_packages(packages, cache, root)
     for name in ("lib/programs", "lib/modules", "share/qemu/keymaps", "licences"):
         (folder / name).mkdir(parents=True)
-    for name in PROGRAMS:
+    for name in programs:
         shutil.copy(root / "usr/bin" / name, folder / "lib/programs" / name)
-    shutil.copy(root / _MODULES / _EMULATION, folder / "lib/modules")
-    for name in _needed(folder.glob("lib/*/*"), root):
-        shutil.copy(find_library(root, name), folder / "lib" / name)
-    for name in FIRMWARE:
+    for name in platform.qemu_modules:
+        shutil.copy(root / "usr/lib" / platform.libraries / "qemu" / name, folder / "lib/modules")
+    for name in _needed(platform, folder.glob("lib/*/*"), root):
+        shutil.copy(find_library(platform, root, name), folder / "lib" / name)
+    for name in platform.firmware:
         shutil.copy(root / "usr/share" / name, folder / "share/qemu" / beneath(name))
-    launcher = qemu_launcher(temporary)
-    for name in PROGRAMS:
+    launcher = qemu_launcher(platform.compiler, temporary)
+    for name in programs:
         shutil.copy(launcher, folder / name)
-        shutil.copy(find_library(root, LOADER), folder / "lib" / name)
+        shutil.copy(find_library(platform, root, platform.loader), folder / "lib" / name)
     for package in packages:
         shutil.copyfile(licence_text(root, package.name), folder / f"licences/{package.name}.txt")
     for text in (root / "usr/share/common-licenses").glob("*GPL-*"):
@@ -69,23 +64,27 @@ def make_folder(folder: Path, cache: InputCache, temporary: Path) -> None:
 
 
 def beneath(firmware: str) -> str:
-    """Return the name that a file of FIRMWARE has for QEMU."""
+    """Return the name that a file of the firmware has for QEMU."""
     return firmware.partition("/")[2]
 
 
-def _needed(files: Iterable[Path], root: Path) -> set[str]:
+def _needed(platform: LinuxPlatform, files: Iterable[Path], root: Path) -> set[str]:
     """Return the names of all libraries that `files` need, directly or not."""
     waiting, found = list(files), set[str]()
     while waiting:
-        for name in _dependencies(waiting.pop()) - found - {LOADER}:
+        for name in needed_libraries(waiting.pop()) - found - {platform.loader}:
             found.add(name)
-            waiting.append(find_library(root, name))
+            waiting.append(find_library(platform, root, name))
     return found
 
 
-def _dependencies(file: Path) -> set[str]:
-    lines = run_tool(["objdump", "-p", file]).decode().splitlines()
-    return {line.split()[1] for line in lines if line.split()[:1] == ["NEEDED"]}
+def needed_libraries(file: Path) -> set[str]:
+    """Return the names of the libraries that a program or a library is linked with.
+
+    Raises ImageBuildError.
+    """
+    lines = run_tool(["readelf", "-d", file]).decode()  # which knows every processor
+    return set(re.findall(r"\(NEEDED\) +Shared library: \[(.+)\]", lines))
 
 
 def source_of(package: DebianPackage, cache: InputCache) -> str:

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from boincvm.errors import ImageBuildError
-from boincvm.image.tools import run_tool
 from boincvm.project.bundle.inputs import InputCache, Inputs
 from boincvm.project.bundle.launchers import windows_launcher
-from boincvm.project.bundle.linux import is_unused, lay_python, python_command
+from boincvm.project.bundle.linux import compiling_python, is_unused
 from boincvm.project.bundle.python_files import add_boincvm, add_wheel, compile_modules
 
 PROGRAMS = ("boincvm-wrapper.exe", "boincvm.exe")
@@ -47,12 +46,7 @@ def make_folder(
     modules.mkdir()
     add_boincvm(modules, pages)
     add_wheel(cache.wheel(inputs.python_package("qemu.qmp")), modules, licences)
-    root = temporary / "root"
-    for package in inputs.debian:
-        run_tool(["dpkg-deb", "-x", cache.debian(package), root])
-    compiler = temporary / "compiler"
-    lay_python(compiler, root)
-    compile_modules(python_command(compiler), modules)
+    compile_modules(compiling_python(inputs, cache, temporary / "compiler"), modules)
     launcher = windows_launcher(temporary)
     for name in PROGRAMS:
         shutil.copyfile(launcher, folder / name)

