@@ -1,6 +1,7 @@
 """The wrapper on Windows, run by a fake client: the tasks are programs of the host."""
 
 import sys
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -29,6 +30,23 @@ async def test_tasks_run_in_their_order(slot: HostSlot) -> None:
     assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
     assert slot.text("out").splitlines() == ["first", "second"]
     assert not (slot.slot.path / "boinc_lockfile").exists()
+
+
+async def test_an_archive_is_unpacked_and_the_outputs_are_packed(slot: HostSlot) -> None:
+    with zipfile.ZipFile(slot.slot.path / "in.zip", "w") as archive:
+        archive.writestr("data/number", "6")
+    program = "print(7 * int(open('data/number').read()), file=open('answer', 'w'))"
+    zips = "<{0}><zipfilename>{1}</zipfilename>{2}</{0}>".format
+    pattern = "<filename>answer</filename>"
+    slot.job(
+        program, more=zips("unzip_input", "in.zip", "") + zips("zip_output", "out.zip", pattern)
+    )
+    await slot.begin()
+    end = await slot.wait(LIMIT)
+    assert (end.kind, end.status) == (EndKind.FINISHED, 0), slot.stderr
+    assert not (slot.slot.path / "in.zip").exists()
+    with zipfile.ZipFile(slot.slot.path / "out.zip") as archive:
+        assert archive.read("answer").split() == [b"42"]
 
 
 async def test_a_program_that_fails(slot: HostSlot) -> None:

@@ -17,6 +17,7 @@ from boincvm.host.renames import remove
 if sys.platform == "win32":
     from boincvm.host.files_windows import (
         KEEPS_UNLINKED,
+        SYNCS_ALL,
         allocated_size,
         copy_range,
         drop_cached,
@@ -34,6 +35,7 @@ if sys.platform == "win32":
 else:
     from boincvm.host.files_posix import (
         KEEPS_UNLINKED,
+        SYNCS_ALL,
         allocated_size,
         copy_range,
         drop_cached,
@@ -51,6 +53,7 @@ else:
 
 __all__ = [
     "KEEPS_UNLINKED",
+    "SYNCS_ALL",
     "allocated_size",
     "copy_range",
     "create_new",

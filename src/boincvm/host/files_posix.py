@@ -27,6 +27,8 @@ _FLAGS = {
 
 KEEPS_UNLINKED = True
 """Whether a file can lose its name while processes have it open."""
+SYNCS_ALL = True
+"""Whether `sync_all` can be called; else each file is to be synced by itself."""
 
 
 def open_descriptor(

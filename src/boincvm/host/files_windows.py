@@ -31,6 +31,8 @@ _FLAGS = {
 }
 KEEPS_UNLINKED = False
 """Whether a file can lose its name while processes have it open: only if all agreed to that."""
+SYNCS_ALL = False
+"""Whether `sync_all` can be called; else each file is to be synced by itself."""
 _SET_SPARSE = 0x0009_00C4
 """FSCTL_SET_SPARSE."""
 _END_OF_FILE = 6
@@ -161,7 +163,7 @@ def give_to(descriptor: int, user: int) -> None:
 
 
 def sync_all() -> None:
-    """Sync everything written to any file so far to the disk."""
+    """Not on Windows; see SYNCS_ALL."""
     raise not_yet("writing all files to the disk")
 
 

@@ -93,7 +93,7 @@ class Platform:
 def _of_linux(platform: LinuxPlatform) -> Platform:
     return Platform(
         platform.name,
-        tuple({MANIFEST_COMPILER, platform.compiler}),
+        tuple(dict.fromkeys((MANIFEST_COMPILER, platform.compiler))),
         partial(linux.make_folder, platform),
         archive.pack_tar,
         ".tar.xz",

@@ -25,6 +25,7 @@ from boincvm.errors import (
 )
 from boincvm.host.atomic_files import replacement, write_atomically
 from boincvm.host.files import (
+    SYNCS_ALL,
     create_new,
     open_descriptor,
     open_regular,
@@ -105,7 +106,8 @@ def unzip_input(
                     _unpack(opened, info, root)
             finally:
                 os.close(root)
-        sync_all()  # the files must be on the disk before the archive is removed
+        if SYNCS_ALL:
+            sync_all()  # the files must be on the disk before the archive is removed
         name.unlink()
     except UnsafePathError as error:
         raise InputFileError(f"{archive} is refused: {error}") from error
@@ -204,6 +206,9 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, root: int) -> None:
             shutil.copyfileobj(source, target, _COPY_SIZE)
             if mode := _mode(info) & 0o777:
                 set_mode(target.fileno(), mode)
+            if not SYNCS_ALL:
+                target.flush()
+                os.fsync(target.fileno())
         rename(_PART, parts[-1], parent)
     finally:
         _remove(_PART, parent)
