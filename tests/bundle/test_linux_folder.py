@@ -267,6 +267,40 @@ def run_main_program(project: Path, slot: str) -> None:
     }  # fmt: skip
 
 
+def test_the_main_program_of_the_manual_takes_only_a_file_of_the_app_version(project: Path) -> None:
+    slot = make_slot(project, "1")
+    link = slot / "boincvm.tar.xz"
+    given = link.read_text()
+    command = ["../../projects/p/sim_wrapper_1.0"]
+
+    def check_refused(reason: str) -> None:
+        done = subprocess.run(command, cwd=slot, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (ExitCode.JOB_FILE, "")
+        assert reason in done.stderr
+        assert not (project / "boincvm_0.1").exists()
+
+    for path in ("p/../p/a.tar.xz", "p/.a.tar.xz", "../a.tar.xz", "./a.tar.xz"):
+        link.write_text(f"<soft_link>../../projects/{path}</soft_link>\n")
+        check_refused("leads elsewhere")
+    for path in ("/tmp/a.tar.xz", "p/a.tar.xz", "a.tar.xz", "../../projects/a.tar.xz", ""):
+        link.write_text(f"<soft_link>{path}</soft_link>\n")
+        check_refused("is no link to a file of the app version")
+    link.write_text("<soft_link>../../projects/p/a.zip</soft_link>\n")
+    check_refused("a.zip is no .tar.xz file")
+    link.write_text(given)
+    init_data = slot / "init_data.xml"
+    init_data.write_text(
+        "<app_init_data>\n<app_file>sim_wrapper_1.0</app_file>\n</app_init_data>\n"
+    )
+    check_refused("boincvm_0.1.tar.xz is not a file of the app version")
+    init_data.write_text(
+        "<app_init_data>\n<app_file>sim_wrapper_1.0</app_file>\n"
+        "<app_file>boincvm_0.1.tar.xz</app_file>\n</app_init_data>\n"
+    )
+    done = subprocess.run(command, cwd=slot, capture_output=True, text=True, check=True)
+    assert done.stdout == "../../projects/p/boincvm_0.1/boincvm-wrapper\n"
+
+
 def test_the_main_program_of_the_manual_unpacks_the_folder_once(project: Path) -> None:
     run_main_program(project, "1")
     # What could not be read any more is not unpacked again.
