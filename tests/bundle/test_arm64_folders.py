@@ -8,9 +8,8 @@ import pytest
 from boincvm import __version__
 from boincvm.project.bundle.linux import python_command
 from support.arm64 import EMULATED, EMULATOR, linked_with, needs_own_formats
-from support.bundles import made_folder, made_qemu, run_alone
+from support.bundles import ARM64, made_folder, made_qemu, run_alone
 
-ARM64 = "aarch64-unknown-linux-gnu"
 MODULES = """\
 import importlib, pkgutil, sys, boincvm
 others = ("boincvm.controller.", "boincvm.hypervisor.libvirt.", "boincvm._")

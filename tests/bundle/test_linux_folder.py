@@ -17,7 +17,7 @@ from boincvm.image.progress import Progress
 from boincvm.paths import cache_directory
 from boincvm.project.bundle import build, python_files
 from boincvm.project.bundle.archive import pack_tar
-from support.bundles import LINUX, PAGES, made_folder, run_alone
+from support.bundles import ARM64, LINUX, PAGES, made_folder, run_alone
 from support.small_disk import needs_namespaces, small_disk
 
 WORKER = '#include <stdio.h>\nint main(void) { return puts("worked") < 0; }\n'
@@ -168,9 +168,11 @@ def test_an_altered_manifest_is_reported(damageable: Path) -> None:
     assert "manifest is missing, or was altered or truncated" in done.stderr
 
 
+@pytest.mark.parametrize("platform", [LINUX, ARM64])
 def test_it_is_the_same_each_time(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = made_folder(platform)
     inputs = cache_directory() / "bundle/inputs"
     home = tmp_path / "home"
     (home / "cache/bundle/inputs").mkdir(parents=True)
@@ -178,7 +180,7 @@ def test_it_is_the_same_each_time(
         os.link(path, home / "cache/bundle/inputs" / path.name)
     home.chmod(0o700)
     monkeypatch.setenv("BOINCVM_HOME", str(home))
-    again = build.build_folder(LINUX, PAGES, None, Progress(None))
+    again = build.build_folder(platform, PAGES, None, Progress(None))
     assert again != folder
     assert (again / "manifest").read_bytes() == (folder / "manifest").read_bytes()
 

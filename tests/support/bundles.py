@@ -9,6 +9,7 @@ from boincvm.project.bundle.build import build_folder, build_qemu
 
 PAGES = Path(__file__).parents[2] / "docs"
 LINUX = "x86_64-pc-linux-gnu"
+ARM64 = "aarch64-unknown-linux-gnu"
 _LIMIT = 60.0
 
 
