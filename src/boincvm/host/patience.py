@@ -13,10 +13,10 @@ PATIENCE = 2.0
 """Seconds."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def patiently(action: Callable[[], T], passes: Callable[[OSError], bool]) -> T:
+def patiently(action: Callable[[], _T], passes: Callable[[OSError], bool]) -> _T:
     """Return what `action` returns; do it again for PATIENCE seconds while its error passes.
 
     Raises OSError: one that does not pass, or the last one.
